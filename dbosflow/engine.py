@@ -13,7 +13,7 @@ from dbosflow._runtime.streams.message_writer import check_size
 from dbosflow._store.listing import NEWEST, info_of
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
-from dbosflow.errors import InWorkflowError
+from dbosflow.errors import ConfigurationError, InWorkflowError
 from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
@@ -113,7 +113,8 @@ class Engine(EngineOutbox):
             ConfigurationError: ``message`` is no ``Message``, and no argument of the workflow either.
             WorkflowEndedError: there is a ``message``, and the execution with the id has ended.
             SerializationError: JSON cannot carry the arguments under their annotations.
-            WorkflowConflictError: the id belongs to another workflow function.
+            WorkflowConflictError: the id, or the ``dedup_key``, belongs to another workflow function.
+            DuplicateWorkflowError: a workflow has the ``dedup_key``, and ``on_duplicate`` is ``"raise"``.
         """
         if self._runs_caller:
             return await spec_of(target).start_async(*args, **_without_message(target, kwargs))
@@ -285,6 +286,9 @@ class Engine(EngineOutbox):
         message = take_message(spec_of(target).definition, kwargs)
         request = start_request(target, args, kwargs)
         if message is not None:
+            if request.dedup is not None:
+                msg = "a start with a dedup_key takes no message: send it to the handle that the start returns"
+                raise ConfigurationError(msg)
             request.message = first = message.first()
             check_size(self._settings, request.workflow_id or "", first.text)
         return WorkflowHandle(self._host, self._core, await self._core.start(request), request.definition)

@@ -136,6 +136,8 @@ async def map_workflow_async(
 def _requests(workflow: Any, items: Iterable[Any], concurrency: int) -> list[StartRequest]:
     check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
     requests = [start_request(workflow, (item,), {}) for item in items]
+    if requests:
+        requests[0].refuse_as_child()
     if requests and requests[0].workflow_id is not None:
         msg = "map_workflow starts a workflow for each item: leave out the option workflow_id"
         raise ConfigurationError(msg)

@@ -12,7 +12,7 @@ from dbosflow._records.pins import check_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
-from dbosflow._store.start_options import StartOptions, checked_options
+from dbosflow._store.start_options import Dedup, StartOptions, checked_dedup, checked_options
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, check_name, registry
 from dbosflow.errors import DefinitionError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dbosflow.attributes import Attribute
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
+    from dbosflow.types import OnDuplicate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +47,8 @@ class WorkflowSpec(Generic[P, T]):
     """The options that most starts do not set."""
     pin: bool | str | None = None
     """The version to which it is pinned: see ``Workflow.options``."""
+    dedup: Dedup | None = None
+    """Its key, if only one at a time may have it."""
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
         """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
@@ -141,6 +144,9 @@ class Workflow(Generic[P, R, T]):
         run_at: datetime | None = None,
         attributes: Mapping[str, Attribute] | None = None,
         pin_version: bool | str | None = None,
+        dedup_key: str | None = None,
+        on_duplicate: OnDuplicate = "existing",
+        replace_within: float | timedelta | None = None,
     ) -> WorkflowSpec[P, T]:
         """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
@@ -164,6 +170,17 @@ class Workflow(Generic[P, R, T]):
             pin_version: the version whose workers alone may run the workflow, because its records may not fit other
                 code: ``True`` for that of the engine that starts it, or a name. Default: not pinned; a child is pinned
                 like its parent, but for ``False``.
+            dedup_key: a key of which the queue (or without one: all that is started without a queue) has one workflow
+                at a time that has not ended: one that waits, is scheduled, runs or is blocked. If the ``workflow_id``
+                is known already, its execution is returned, whatever its key. Not for children.
+            on_duplicate: what a start does if a workflow has the key. ``"existing"``: it returns that one's handle.
+                ``"raise"``: it raises a ``DuplicateWorkflowError``. ``"replace"``: if that one has not begun, it gets
+                the new arguments, options and ``delay`` or ``run_at``, and keeps its id; if it has begun, a new one is
+                started beside it, and has the key from then on. With a ``delay`` that is a debounce.
+                ``"cancel_running"``: the same while it has not begun; one that has begun is cancelled, with its
+                children, and a new one begins when it is over: one runs and one waits.
+            replace_within: with ``"replace"`` and a ``delay`` or ``run_at``: the longest time for which a workflow is
+                put off from its first start on, in seconds or as a ``timedelta``.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -179,6 +196,9 @@ class Workflow(Generic[P, R, T]):
             *(self.definition, workflow_id, queue, priority, self._receiver),
             optional=checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at),
             pin=pin_version,
+            dedup=checked_dedup(
+                dedup_key, on_duplicate, replace_within, is_put_off=delay is not None or run_at is not None
+            ),
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
@@ -224,7 +244,15 @@ def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, An
     spec = spec_of(target)
     args = spec.receiver + args
     return StartRequest(
-        spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority, spec.optional, pin=spec.pin
+        spec.definition,
+        args,
+        kwargs,
+        spec.workflow_id,
+        spec.queue,
+        spec.priority,
+        spec.optional,
+        pin=spec.pin,
+        dedup=spec.dedup,
     )
 
 

@@ -1,13 +1,14 @@
-"""The columns of a start that most starts leave empty: they travel only if some start in the statement has one."""
+"""What most starts leave empty: columns, which travel only if some start in the statement has one, and the key."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from dbosflow.attributes import attributes_text
-from dbosflow.config import check_duration, check_moment
+from dbosflow.config import check_duration, check_identifier, check_moment
 from dbosflow.errors import ConfigurationError
+from dbosflow.types import OnDuplicate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,3 +84,37 @@ def checked_options(
         run_at=None if run_at is None else check_moment("run_at", run_at).timestamp(),
     )
     return None if optional == NO_OPTIONS else optional
+
+
+class Dedup(NamedTuple):
+    """The key of a deduplicated start."""
+
+    key: str
+    policy: OnDuplicate
+    """What to do if a workflow of the queue has the key."""
+    longest: float | None = None
+    """Seconds for which replacements put a workflow off, at most."""
+
+
+def checked_dedup(
+    key: str | None, on_duplicate: OnDuplicate, replace_within: float | timedelta | None, *, is_put_off: bool
+) -> Dedup | None:
+    """The key of a start with its policy, checked; ``None`` if it has none. Raises a ``ConfigurationError``."""
+    if on_duplicate not in get_args(OnDuplicate):
+        msg = f"on_duplicate={on_duplicate!r} must be one of {', '.join(map(repr, get_args(OnDuplicate)))}"
+        raise ConfigurationError(msg)
+    if key is None:
+        if on_duplicate != "existing" or replace_within is not None:
+            msg = "on_duplicate and replace_within are about starts with one key: add dedup_key=..."
+            raise ConfigurationError(msg)
+        return None
+    check_identifier("dedup_key", key)
+    if on_duplicate == "cancel_running" and is_put_off:
+        msg = "on_duplicate='cancel_running' begins when the one before is over: leave out delay and run_at"
+        raise ConfigurationError(msg)
+    if replace_within is None:
+        return Dedup(key, on_duplicate)
+    if on_duplicate != "replace" or not is_put_off:
+        msg = "replace_within is the longest time that on_duplicate='replace' with a delay or run_at puts a start off"
+        raise ConfigurationError(msg)
+    return Dedup(key, on_duplicate, check_duration("replace_within", replace_within))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.queries import fetch_all, fetch_hot
-from dbosflow._store.start_options import NO_OPTIONS, StartOptions
+from dbosflow._store.start_options import NO_OPTIONS, Dedup, StartOptions
 from dbosflow.serde import for_people, size_of
 from dbosflow.types import WorkflowStatus
 
@@ -49,6 +49,8 @@ class Enqueued:
     input_streams: tuple[str, ...] = ()
     options: StartOptions | None = None
     message: FirstMessage | None = None
+    dedup: Dedup | None = None
+    """Its key, and what to do if another workflow has that: then the start goes through ``dedup.py``."""
 
 
 @dataclass(frozen=True, slots=True)

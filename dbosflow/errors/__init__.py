@@ -20,6 +20,7 @@ DbosflowError
 ├── WorkflowError               an error about one workflow
 │   ├── WorkflowNotFoundError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
+│   ├── DuplicateWorkflowError  a workflow that has not ended has the dedup_key
 │   ├── ContinueAsNewError      the workflow cannot be continued as new here; says what can be done
 │   ├── WorkflowForkError       the workflow cannot be forked or retried in this way; says what can be done
 │   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
@@ -120,6 +121,7 @@ from dbosflow.errors.transactions import TransactionError
 from dbosflow.errors.workflows import (
     ContinueAsNewError,
     DeadlockError,
+    DuplicateWorkflowError,
     LeaseLostError,
     NonDeterminismError,
     WorkflowBlockedError,
@@ -144,6 +146,7 @@ __all__ = [
     "DbosflowError",
     "DeadlockError",
     "DefinitionError",
+    "DuplicateWorkflowError",
     "EngineClosedError",
     "EventNotFoundError",
     "InWorkflowError",

@@ -33,6 +33,10 @@ class WorkflowConflictError(WorkflowError):
     """The id belongs to an execution of another workflow function."""
 
 
+class DuplicateWorkflowError(WorkflowError):
+    """A workflow that has not ended has the ``dedup_key``. ``workflow_id`` says which one. Nothing was started."""
+
+
 class ContinueAsNewError(WorkflowError):
     """The workflow cannot be continued as new from there; it goes on as it is. The message says what can be done."""
 

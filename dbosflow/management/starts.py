@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from dbosflow._records.pins import check_queue, stored_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.engine.starts import new_id
-from dbosflow._store.start_options import checked_options
+from dbosflow._store.start_options import checked_dedup, checked_options
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
 from dbosflow.definitions import check_name, registry
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.process.host import Host
     from dbosflow.attributes import Attribute
+    from dbosflow.types import OnDuplicate
 
 
 class NamedStart(TypedDict, total=False):
@@ -39,6 +40,9 @@ class NamedStart(TypedDict, total=False):
         run_at: the same with the time itself, timezone-aware.
         attributes: names and plain values by which it can be searched.
         pin_version: the version whose workers alone may run it.
+        dedup_key: a key of which the queue has one workflow at a time, as in ``options(...)``.
+        on_duplicate: what to do if a workflow has the key.
+        replace_within: the longest time for which ``on_duplicate="replace"`` puts a workflow off.
     """
 
     queue: str
@@ -51,6 +55,9 @@ class NamedStart(TypedDict, total=False):
     run_at: datetime | None
     attributes: Mapping[str, Attribute] | None
     pin_version: str | None
+    dedup_key: str | None
+    on_duplicate: OnDuplicate
+    replace_within: float | timedelta | None
 
 
 class Starts:
@@ -79,18 +86,19 @@ class Starts:
             name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
             args: the arguments as JSON values, by the names of the parameters.
             options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline``, ``delay``,
-                ``run_at``, ``attributes`` and ``pin_version``; see ``dbosflow.management.starts.NamedStart``.
+                ``run_at``, ``attributes``, ``pin_version``, ``dedup_key``, ``on_duplicate`` and ``replace_within``; see
+                ``dbosflow.management.starts.NamedStart``.
 
         Raises:
             ConfigurationError: an argument is not valid.
             SerializationError: JSON cannot carry the arguments, or the workflow, known here, does not take them.
-            WorkflowConflictError: the id belongs to a workflow of another name.
+            WorkflowConflictError: the id, or the key, belongs to a workflow of another name.
+            DuplicateWorkflowError: a workflow has the key, and ``on_duplicate`` is ``"raise"``.
         """
         return await self._host.bridge(self._enqueue(_row(name, args, **options)))
 
     async def _enqueue(self, row: Enqueued) -> WorkflowHandle[Any]:
-        await self._core.enqueue(row)
-        return WorkflowHandle(self._host, self._core, row.workflow_id, registry.get(row.name))
+        return WorkflowHandle(self._host, self._core, await self._core.enqueue(row), registry.get(row.name))
 
 
 def _row(
@@ -107,6 +115,9 @@ def _row(
     run_at: datetime | None = None,
     attributes: Mapping[str, Attribute] | None = None,
     pin_version: str | None = None,
+    dedup_key: str | None = None,
+    on_duplicate: OnDuplicate = "existing",
+    replace_within: float | timedelta | None = None,
 ) -> Enqueued:
     check_name("workflow", name)
     check_queue(queue)
@@ -120,9 +131,10 @@ def _row(
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
     optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
+    dedup = checked_dedup(dedup_key, on_duplicate, replace_within, is_put_off=delay is not None or run_at is not None)
     text, declared = _arguments(name, args)
     waits_in = stored_queue(queue, pin_version)
-    return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional)
+    return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional, dedup=dedup)
 
 
 def _arguments(name: str, args: object) -> tuple[str, tuple[str, ...]]:

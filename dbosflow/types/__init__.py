@@ -29,6 +29,7 @@ from dbosflow.types.streams import (
 )
 from dbosflow.types.workflows import (
     Cancellation,
+    OnDuplicate,
     Resumption,
     StepInfo,
     WorkflowChange,
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "FrameKind",
     "Measure",
+    "OnDuplicate",
     "Page",
     "Processed",
     "Ranges",

@@ -7,6 +7,9 @@ from datetime import datetime  # noqa: TC003 (some of these go on record: pydant
 from enum import StrEnum
 from typing import Any, Literal
 
+OnDuplicate = Literal["existing", "raise", "replace", "cancel_running"]
+"""What a start does when another workflow of its queue has its ``dedup_key``: see the ``options`` of a workflow."""
+
 
 class WorkflowStatus(StrEnum):
     """The state of a workflow.

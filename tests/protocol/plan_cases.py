@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import listing, statements
+from dbosflow._store.start_options import StartOptions
 from dbosflow.filters import WorkflowFilter
 from tests.protocol.plans import CROWD, explain, populate, prepare
 from tests.protocol.schedules import NAME, SCHEMA, Database
@@ -55,6 +56,7 @@ BACK = frozenset({"stream_block_rollback"})
 TRIMS = frozenset({"stream_trim_pkey"})
 OUTBOX = frozenset({"outbox_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
+DEDUP = frozenset({"dedup_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
 SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
 FORKED: dict[str, Any] = {"workflow_id": "w5", "fork_id": "new", "turn": 5, "step_key": "a", "output": "1"}
@@ -74,6 +76,7 @@ class Case:
     stream_trim: frozenset[str] = frozenset()
     attribute: frozenset[str] = frozenset()
     outbox: frozenset[str] = frozenset()
+    dedup: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
@@ -82,7 +85,7 @@ class Case:
 
     def complaint(self, plan: Plan, more_rows: int) -> str | None:
         """What the plan does that it may not."""
-        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute", "outbox"):
+        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute", "outbox", "dedup"):
             if more := plan.access(table) - getattr(self, table):
                 return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
         return f"{self.statement}: handles {plan.work:g} rows" if plan.work > self.work + more_rows else None
@@ -119,6 +122,25 @@ def sent(*ids: str) -> dict[str, Any]:
         "producers": [f"w:new{number}" for number in range(count)],
         "max_values": 1000,
         "max_topics": 10,
+    }
+
+
+def deduplicated(policy: str, *numbers: int) -> dict[str, Any]:
+    """Starts with keys that workflows have."""
+    count = len(numbers)
+    options: dict[str, Any] = {f"option_{name}": [None] * count for name in StartOptions._fields}
+    return options | {
+        "ids": [f"new{number}" for number in numbers],
+        "queues": [""] * count,
+        "keys": [f"k{number}" for number in numbers],
+        "policies": [policy] * count,
+        "longest": [None] * count,
+        "names": [NAME] * count,
+        "stored_queues": [""] * count,
+        "priorities": [0] * count,
+        "inputs": ["{}"] * count,
+        "input_streams": [None] * count,
+        "reason": "r",
     }
 
 
@@ -205,6 +227,12 @@ POOL = (
     Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX, workflow=KEY),
     Case("outbox.apply_starts", {"ids": MANY}, 60, outbox=OUTBOX, workflow=KEY),
     Case("outbox.waiting_start", {"workflow_id": "w5"}, 5, outbox=OUTBOX),
+    Case("dedup.look", deduplicated("replace", *range(20)), 60, workflow=KEY, dedup=DEDUP),
+    Case("dedup.reserve", deduplicated("replace", *range(20)), 60, workflow=KEY, dedup=DEDUP),
+    *(
+        Case("dedup.decide", deduplicated(policy, *range(20)), 200, workflow=KEY, dedup=DEDUP, attribute=ATTRIBUTES)
+        for policy in ("replace", "cancel_running")
+    ),
     Case(
         "message.send+outbox",
         {
@@ -257,6 +285,7 @@ POOL = (
         stream_block=STREAMS,
         stream_trim=TRIMS,
         attribute=ATTRIBUTES,
+        dedup=DEDUP | {"dedup_workflow"},
     ),
     Case("workflow.started", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
     Case("workflow.outcomes", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
@@ -444,6 +473,12 @@ async def crowded(db: Database, worker_id: UUID) -> None:
            SELECT 'w' || n, gen_random_uuid(), CASE WHEN n %% 5 = 0 THEN 'f' END, CASE WHEN n %% 5 = 0 THEN '' END,
                   CASE WHEN n %% 5 <> 0 THEN 'dbosflow/inbox/t' END, '{}'
            FROM generate_series(1, %s) n, generate_series(1, 3)""",
+        CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.dedup (queue, key, workflow_id, start_id)
+           SELECT '', 'k' || n, CASE WHEN n %% 2 = 0 THEN 'q' ELSE 'w' END || n, 's' || n
+           FROM generate_series(0, %s) n""",
         CROWD,
     )
     await db.rows(

@@ -62,9 +62,10 @@ async def analyzed_while_small(db: Database, worker_id: UUID) -> None:
             SELECT 'few' || n, 'out', '', 1, 2 FROM {few}""",
         f"""dbosflow.waiter (workflow_id, topic, target_id, "offset", committed)
             SELECT 'few' || n, 't', 'w', 0, false FROM {few}""",
+        f"dbosflow.dedup (queue, key, workflow_id, start_id) SELECT '', 'few' || n, 'few' || n, 'few' FROM {few}",
     ):
         await db.rows(f"INSERT INTO {rows}")
-    for table in ("workflow", "step", "stream_block", "attribute", "stream_trim", "waiter", "worker"):
+    for table in ("workflow", "step", "stream_block", "attribute", "stream_trim", "waiter", "dedup", "worker"):
         await db.rows(f"ALTER TABLE dbosflow.{table} SET (autovacuum_enabled = off)")
     await db.rows("ANALYZE")
 

@@ -167,6 +167,24 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
     serving.join(30)
 
 
+def test_a_client_deduplicates_starts(as_role: AsRole) -> None:
+    """It changes what waits, and asks what runs to end."""
+    with Engine(as_role("worker")) as worker, Engine(as_role("client"), executes=False) as client:
+        threading.Thread(target=worker.run_worker, args=("default",), daemon=True).start()
+        replaced = waits_for_role.options(
+            queue="q", dedup_key="k", on_duplicate="replace", delay=60, attributes={"a": 1}
+        )
+        assert client.start(replaced).workflow_id == client.start(replaced).workflow_id
+        assert client.start(replaced).cancel().outcome == "cancelled"
+        alone = waits_for_role.options(dedup_key="k", on_duplicate="cancel_running")
+        one_runs = client.start(alone)
+        assert eventually(lambda: one_runs.status() == "running")
+        one_waits = client.start(alone)
+        assert eventually(lambda: one_waits.status() == "running")
+        one_waits.cancel()
+        assert one_runs.status() == "cancelled"
+
+
 def test_a_client_needs_no_more_in_a_transaction(as_role: AsRole) -> None:
     """It applies a start that it is to cancel; a reader may not even write one."""
     with Engine(as_role("client"), executes=False) as client, psycopg.connect(as_role("client")) as user:

@@ -196,6 +196,8 @@ def managing(engine: Engine) -> None:
     engine.workflows.update_attributes("a", {"customer": "acme", "tries": 3, "old": None})
     sync_flow.options(attributes={"customer": "acme"}, delay=timedelta(hours=1))
     sync_flow.options(run_at=datetime.now(UTC))
+    sync_flow.options(dedup_key="k", on_duplicate="replace", delay=5, replace_within=timedelta(minutes=1))
+    sync_flow.options(dedup_key="k", on_duplicate="ignore")  # type: ignore[arg-type]
     engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 

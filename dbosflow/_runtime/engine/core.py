@@ -27,6 +27,7 @@ from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.process.session import Session
+from dbosflow._runtime.queues.deduplicator import Deduplicator
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.streams.cursor import StreamCursor
@@ -105,13 +106,14 @@ class EngineCore:
             self._hub = Hub(read_session, schema, self._wakeups, self.statistics)
             self._outcomes = Outcomes(read_session, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
+            deduplicator = Deduplicator(self._pool, self._settings, self.announce)
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
             self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
             self.answers = Answers(self.repository, self._settings, self.read_page, self.announce)
             self.standalone = StandaloneStreams(self.repository, self.announce)
             self._trimmer = InboxTrimmer(self._pool, schema)
             self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._waker)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, deduplicator, self._waker)
             writers = (self._input_writer, self._message_writer, self._trimmer)
             self.transactions = UserTransactions(
                 *(self._pool, self._settings, self.repository, self._wakeups, self.announce)
@@ -133,6 +135,7 @@ class EngineCore:
                 self.repository,
                 self.announce,
                 self.outcome,
+                deduplicator=deduplicator,
                 send=self.send,
                 safety_poll=self._settings.safety_poll,
                 version=self._settings.version,
@@ -194,8 +197,8 @@ class EngineCore:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         return self._starts.start(request)
 
-    def enqueue(self, row: Enqueued) -> Awaitable[None]:
-        """Enqueues a workflow by its name; returns once it is durable."""
+    def enqueue(self, row: Enqueued) -> Awaitable[str]:
+        """Enqueues a workflow by its name; returns its id once it is durable."""
         return self._starts.enqueue(row)
 
     def run(self, request: StartRequest) -> Awaitable[Any]:

@@ -11,14 +11,16 @@ from dbosflow._records.spaces import topic_of
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.operations.children import result_of
+from dbosflow._store import worker
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
-from dbosflow.errors import WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.errors import OutdatedWorkersError, WorkflowConflictError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.engine.executor import Executor
+    from dbosflow._runtime.queues.deduplicator import Deduplicator
     from dbosflow._runtime.queues.enqueuer import Enqueuer
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from dbosflow._store.workflow import FirstMessage, Outcome
 
 logger = logging.getLogger("dbosflow.engine")
+
+CANCELS_RUNNING_SINCE = "0.1.0"
+"""The first version whose workers leave a workflow alone that waits for the end of the one before."""
 
 
 class Starts:
@@ -39,6 +44,7 @@ class Starts:
         announce: Callable[[Iterable[str]], None],
         outcome: Callable[[str], Awaitable[Ending | Outcome]],
         *,
+        deduplicator: Deduplicator,
         send: Callable[[str, str, str, str], Awaitable[int]],
         safety_poll: float,
         version: str | None,
@@ -47,6 +53,7 @@ class Starts:
         self._safety_poll = safety_poll
         self._version = version
         self._enqueuer = enqueuer
+        self._deduplicator = deduplicator
         self._repository = repository
         self._announce = announce
         self._outcome = outcome
@@ -55,6 +62,8 @@ class Starts:
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         request.decide_version(self._version)
+        if request.dedup is not None:
+            return await self._deduplicated(self._row(request))
         if request.message is not None:
             return await self._signal(request, request.message)
         definition = request.definition
@@ -75,14 +84,42 @@ class Starts:
             self._announce(topics)
         return workflow_id
 
-    async def enqueue(self, row: Enqueued) -> None:
-        """Enqueues a workflow, whose code may be unknown here; returns once it is durable."""
+    async def enqueue(self, row: Enqueued) -> str:
+        """Enqueues a workflow, whose code may be unknown here; returns its id once it is durable."""
+        if row.dedup is not None:
+            return await self._deduplicated(row)
         is_new = await self._enqueuer.enqueue(row)
         if is_new or await self._is_open(row.workflow_id, row.name, row.input):
             topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
             if row.options is not None and row.options.is_urgent(self._safety_poll):
                 topics.append(ALARM_TOPIC)
             self._announce(topics)
+        return row.workflow_id
+
+    def _row(self, request: StartRequest) -> Enqueued:
+        """The row of a workflow that any worker may take: without a queue, mostly this engine."""
+        here = self._executor is not None and request.queue is None
+        queue = request.recovery_queue if here else request.stored_queue
+        workflow_id, arguments_text = request.workflow_id or new_id(), request.arguments_text()
+        return Enqueued(
+            *(workflow_id, request.definition.name, queue, request.priority, arguments_text),
+            *(request.definition.inputs, request.options, request.message, request.dedup),
+        )
+
+    async def _deduplicated(self, row: Enqueued) -> str:
+        """Starts a workflow unless its key says otherwise; returns the id of that to which the start has led."""
+        if row.dedup is not None and row.dedup.policy == "cancel_running":
+            outdated = await self._repository.ask(worker.older_than, CANCELS_RUNNING_SINCE)
+            if outdated:
+                msg = (
+                    "on_duplicate='cancel_running' needs workers that know it, and these are live: "
+                    f"{', '.join(outdated)}. Stop them, or bring them to this version, first"
+                )
+                raise OutdatedWorkersError(msg)
+        answer = await self._deduplicator.start(row)
+        if answer.is_known and await self._is_open(row.workflow_id, row.name, row.input):
+            self._announce([queue_topic(row.queue), workflow_topic(row.workflow_id)])
+        return answer.workflow_id
 
     async def _enqueue(
         self, workflow_id: str, request: StartRequest, queue: str, arguments_text: str
@@ -136,6 +173,7 @@ class Starts:
             or self._executor is None
             or not request.is_for(self._version)
             or request.is_scheduled
+            or request.dedup is not None
         ):
             workflow_id = await self.start(request)
         else:

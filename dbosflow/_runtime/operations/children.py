@@ -63,6 +63,7 @@ async def run_child(definition: WorkflowDef, args: tuple[Any, ...], kwargs: Mapp
 async def start_child(branch: RunBranch, request: StartRequest) -> str:
     """Starts a child; returns its id. The child and the parent's record of the start are durable by then."""
     run, definition = branch.run, request.definition
+    request.refuse_as_child()
     if request.workflow_id == run.workflow_id:
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
         raise DeadlockError(run.workflow_id, msg)

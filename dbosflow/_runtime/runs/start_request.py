@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.pins import stored_queue
 from dbosflow._store.start_options import NO_OPTIONS
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import ConfigurationError
+from dbosflow.errors import ConfigurationError, InWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dbosflow._store.start_options import StartOptions
+    from dbosflow._store.start_options import Dedup, StartOptions
     from dbosflow._store.workflow import FirstMessage
     from dbosflow.definitions import WorkflowDef
 
@@ -36,6 +36,8 @@ class StartRequest:
     """A message to the workflow, whether it is new or not."""
     pin: bool | str | None = None
     """The version to pin it to; ``True``: the engine's; ``None``: as the workflow that starts it; ``False``: none."""
+    dedup: Dedup | None = None
+    """Its key, if only one at a time may have it."""
     version: str | None = None
     """What that means for this start, once it is decided."""
 
@@ -74,6 +76,15 @@ class StartRequest:
     def recovery_queue(self) -> str:
         """Where it waits if it is started in a process that dies."""
         return stored_queue("", self.version)
+
+    def refuse_as_child(self) -> None:
+        """Raises an ``InWorkflowError`` if it has a key: a child is started by the record of its parent."""
+        if self.dedup is not None:
+            msg = (
+                f"a workflow's body starts no child with a dedup_key ({self.dedup.key!r}): start it in a step, with "
+                "engine.start(...), where it is no child"
+            )
+            raise InWorkflowError(msg)
 
     def is_urgent(self, seconds: float) -> bool:
         """Whether the workflow's time or deadline comes so soon that other processes are told of it."""

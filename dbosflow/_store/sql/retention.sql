@@ -190,6 +190,13 @@ WITH old AS MATERIALIZED (
     DELETE FROM dbosflow.attribute WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), waiters AS (
     DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
+), held AS MATERIALIZED ( -- in the order in which starts lock them: see dedup.sql
+    SELECT d.workflow_id FROM dbosflow.dedup d
+    WHERE d.workflow_id = ANY(ARRAY(SELECT id FROM old))
+    ORDER BY d.queue, d.key
+    FOR UPDATE
+), keys AS (
+    DELETE FROM dbosflow.dedup WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM held))
 )
 DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
 RETURNING id;

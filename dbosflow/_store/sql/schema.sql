@@ -182,6 +182,17 @@ CREATE TABLE dbosflow.outbox (
     CONSTRAINT payload_of_up_to_256_mib CHECK (octet_length(payload::text) <= 268435456)
 );
 
+-- The keys of deduplicated starts. A key is held as long as its workflow has not ended; an end leaves the row as it is.
+CREATE TABLE dbosflow.dedup (
+    queue       text NOT NULL,
+    key         text NOT NULL,
+    workflow_id text NOT NULL,                             -- that took the key last; empty: none yet
+    start_id    text NOT NULL,                             -- the id of the start that has made it, or replaced its arguments
+    PRIMARY KEY (queue, key)
+) WITH (fillfactor = 50);
+-- Scanned by a removal.
+CREATE INDEX dedup_workflow ON dbosflow.dedup (workflow_id);
+
 -- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; a death locks it FOR UPDATE.
 CREATE TABLE dbosflow.worker (
     id                 uuid             NOT NULL PRIMARY KEY,

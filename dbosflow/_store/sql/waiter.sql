@@ -39,6 +39,8 @@ WHERE w.status IS NULL OR w.status IN ('succeeded', 'failed', 'cancelled') OR r.
 SELECT id, status FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
 -- name: wake_by_topic (what the hints of a commit are about; of many waiters only some, so the caller asks again)
+-- A hint need not be about an end, and who looks anew waits again. A workflow that never ran cannot look: it waits for the
+-- end of another one, which took its key before (see dedup.sql), and is queued only if that has ended.
 -- Indexes: waiter_topic, the primary keys.
 WITH due AS MATERIALIZED (
     SELECT w.id
@@ -50,6 +52,10 @@ WITH due AS MATERIALIZED (
                   SELECT x.workflow_id FROM dbosflow.waiter x WHERE x.topic BETWEEN t.topic AND t.topic OFFSET 0
               ) AS x))
       AND w.status IS NOT DISTINCT FROM 'waiting'
+      AND (w.epoch > 0 OR NOT EXISTS (
+          SELECT FROM dbosflow.waiter x
+          CROSS JOIN LATERAL (SELECT t.status FROM dbosflow.workflow t WHERE t.id = x.target_id OFFSET 0) AS t
+          WHERE x.workflow_id = w.id AND t.status NOT IN ('succeeded', 'failed', 'cancelled')))
     ORDER BY w.id
     LIMIT :limit::integer
     FOR NO KEY UPDATE SKIP LOCKED
