@@ -2,7 +2,7 @@
 
 | event | it has an offset | its data |
 |---|---|---|
-| ``start`` | | ``{"from": offset, "view": view}``: the first event of each answer |
+| ``start`` | from the end: the offset before | ``{"from": offset, "view": view}``: the first event of each answer |
 | ``chunk`` | yes | the value |
 | ``rollback`` | yes | ``{"ranges": [[first, stop], ...]}``: chunks with these offsets no longer count |
 | ``up-to-date`` | | ``{"next": offset}``: the client has what there is; what follows is new |
@@ -86,6 +86,13 @@ class StartEvent(FrameEvent):
     start: int
     """The offset at which reading begins."""
     view: str
+    from_end: bool = False
+    """Whether the client has asked for a place that was counted from the end, which moves on."""
+
+    @property
+    def id(self) -> int | None:
+        """From the end: the offset before the start; a client that comes again has missed nothing behind it."""
+        return self.start - 1 if self.from_end else None
 
     def _members(self) -> dict[str, Any]:
         return {"from": self.start, "view": self.view}

@@ -82,7 +82,7 @@ def wanted(request: AnyRequest) -> Wanted:
         raise HTTPException(400, "view must be live or committed")
     given = query.get("from") or "0"
     return Wanted(
-        start=_whole("Last-Event-ID", last, 0) + 1 if last else "tail" if given == "tail" else _whole("from", given),
+        start=_whole("Last-Event-ID", last, -1) + 1 if last else "tail" if given == "tail" else _whole("from", given),
         until=_whole("until", query["until"], 0) if query.get("until") else None,
         view=cast("View", view),
         wait_for=seconds("wait", query.get("wait")) or 0.0,
@@ -180,7 +180,8 @@ class EventReader:
         if not self._started:
             self._started = True
             self.has_nothing = self.is_over and not events
-            events.insert(0, StartEvent(self._start(events), self.what.view))
+            from_end = self.what.start == "tail" or self.what.start < 0
+            events.insert(0, StartEvent(self._start(events), self.what.view, from_end))
         return events
 
     def _start(self, events: list[FrameEvent]) -> int:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Error, errors
 
+from dbosflow._records.spaces import check_workflow_id
 from dbosflow._store import transfer
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import WorkflowExistsError, WorkflowTransferError
+from dbosflow.errors import ConfigurationError, WorkflowExistsError, WorkflowTransferError
 from dbosflow.management.transfer_format import columns_of, damaged, parsed
 
 if TYPE_CHECKING:
@@ -209,7 +210,10 @@ class _Tree:
             return
         if row.get("status") not in _MAY_COME or row.get("worker_id") is not None:
             raise damaged(number, f"a workflow that is {row.get('status')!r} cannot be imported")
-        self.ids.add(str(row.get("id")))
+        try:
+            self.ids.add(check_workflow_id(row.get("id")))
+        except ConfigurationError as error:
+            raise damaged(number, str(error)) from None
         if row["status"] == "queued":
             self.queues.add(row.get("queue") or "")
 

@@ -111,6 +111,11 @@ async def test_a_question_that_is_sent_again_is_asked_once(client: httpx.AsyncCl
     assert shown.ends == [False, False]
 
 
+async def test_a_chat_whose_start_is_sent_again_is_one_chat(client: httpx.AsyncClient) -> None:
+    ids = [(await client.post("/chats", headers={"Idempotency-Key": key})).json()["id"] for key in ("a", "a", "b")]
+    assert ids[0] == ids[1] != ids[2]
+
+
 async def test_an_answer_stops_and_the_next_one_is_whole(client: httpx.AsyncClient) -> None:
     """The word to stop comes before the question, and again too late: it is about one turn."""
     chat_id = await begin(client)

@@ -193,6 +193,16 @@ async def test_events_tell_where_the_reader_stands(streams: httpx.AsyncClient) -
     assert json.loads(control.partition("data:")[2])["streamNextOffset"] == offset(await streams.get("v"))
 
 
+async def test_a_quiet_stream_of_events_gives_signs_of_life(engine: Engine) -> None:
+    """As often as the application says."""
+    app = create_app(engine, durable_streams=DurableStreams(), heartbeat=0.01)
+    made = Connection(app, "/v1/stream/quiet", TEXT, method="PUT")
+    await made.whole()
+    async with Connection(app, "/v1/stream/quiet?offset=-1&live=sse") as events:
+        while events.body.count(b": nothing new\n\n") < 3:
+            await events.news()
+
+
 async def test_a_fork_is_a_copy_that_goes_its_own_way(streams: httpx.AsyncClient) -> None:
     first = offset(await streams.put("src", headers=TEXT, content=b"one "))
     await streams.post("src", headers=TEXT, content=b"two ")

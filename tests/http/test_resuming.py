@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dbosflow import workflow, write_stream_async
 from dbosflow.http import create_app
 from tests.http.connection import Connection
-from tests.http.flows import restless
+from tests.http.flows import let_go, passed, restless
 
 if TYPE_CHECKING:
     from dbosflow import Engine
@@ -82,6 +83,37 @@ async def test_whoever_loses_the_connection_all_the_time_has_the_same_transcript
             events += some
         whole = await Connection(app, path).whole()
         assert transcript(events) == transcript(whole)
+
+
+@workflow(name="http goes_on")
+async def goes_on(written: int) -> None:
+    for number in range(written + 2):
+        if number == written:
+            await passed()
+        await write_stream_async("tokens", number)
+
+
+@pytest.mark.parametrize("written", [0, 2])
+@pytest.mark.parametrize("query", ["from=tail", "from=-1"])
+async def test_whoever_loses_the_connection_before_the_first_frame_misses_none(
+    engine: Engine, written: int, query: str
+) -> None:
+    """The tail has moved on meanwhile: the start says where it was, also in an empty stream."""
+    app = create_app(engine, streams=["tokens"])
+    handle = await engine.start_async(goes_on, written)
+    path = PATH.format(handle.workflow_id)
+    async with Connection(app, path) as other:
+        await other.until("up-to-date")
+    async with Connection(app, f"{path}?{query}") as answer:
+        start = (await answer.until("start"))[0]
+    let_go(handle.workflow_id).set()
+    await handle.result_async()
+    again = await resumed(app, f"{path}?{query}", [start])
+    first = max(written - 1, 0) if query == "from=-1" else written
+    assert start.data["from"] == first
+    assert start.id == first - 1
+    assert [event.data for event in again if event.event == "chunk"] == list(range(first, written + 2))
+    assert again[-1].event == "complete"
 
 
 async def some_of(answer: Connection, count: int) -> list[Received]:

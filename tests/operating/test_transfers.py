@@ -306,6 +306,8 @@ def altered(lines: list[str], table: str, column: str, value: str | None) -> str
         ("step", "workflow_id", "elsewhere", "'elsewhere' is not in this tree"),
         ("step", "epoch", "x", "the database refuses a row"),
         ("workflow", "status", "well", "cannot be imported"),
+        ("workflow", "id", "dbosflow/stream/x", "streams without a workflow have such ids"),
+        ("workflow", "id", "", "workflow id"),
     ],
 )
 def test_rows_that_no_export_has_are_refused(

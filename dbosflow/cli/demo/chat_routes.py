@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -55,9 +56,11 @@ class _Chats:
         self._pace = pace
 
     async def begin(self, request: Request) -> Response:
-        """Starts a chat."""
-        await self._context.access.check(request, None, "start")
-        spec = chat.options(workflow_id=f"chat-{uuid4().hex[:12]}", queue=self._queue)
+        """Starts a chat, once for each ``Idempotency-Key``."""
+        caller = await self._context.access.check(request, None, "start")
+        key = request.headers.get("idempotency-key")
+        sign = uuid4().hex if key is None else sha256(f"{caller}\n{key}".encode()).hexdigest()
+        spec = chat.options(workflow_id=f"chat-{sign[:12]}", queue=self._queue)
         handle = await self._context.engine.start_async(spec)
         return JSONResponse({"id": handle.workflow_id}, 201)
 

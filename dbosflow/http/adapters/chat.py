@@ -28,6 +28,7 @@ from dbosflow.errors import SerializationError
 from dbosflow.filters import WorkflowFilter
 from dbosflow.http.access import expiry
 from dbosflow.http.adapters.ui_messages import HEADERS, UiMessages
+from dbosflow.http.endpoints.identity import Place
 from dbosflow.http.reading import EventReader, Wanted
 from dbosflow.http.responses import LIVE_HEADERS, EventsResponse
 from dbosflow.streams.declared import key_of
@@ -105,6 +106,7 @@ class _Served:
     def __init__(self, routes: ChatRoutes, context: HttpContext) -> None:
         self._routes = routes
         self._context = context
+        self._place = Place("POST", routes.path, frozenset({"chat_id"}))
 
     async def start(self, request: Request) -> Response:
         """Starts a turn, or finds the one that the same request has started, and answers with its stream."""
@@ -112,7 +114,7 @@ class _Served:
         caller = await context.access.check(request, None, "start")
         context.drain.check()
         body = _body(await request.body())
-        chat = self._chat(caller, body["id"])
+        chat = self._chat(request, caller, body["id"])
         last = body["messages"][-1] if body["messages"] else None
         is_named = isinstance(last, dict) and isinstance(last.get("id"), str)
         repeats = is_named and body.get("trigger") != "regenerate-message"
@@ -141,7 +143,7 @@ class _Served:
 
     async def _turn(self, request: Request, action: Any) -> str | None:
         access, chat_id = self._context.access, request.path_params["chat_id"]
-        chat = self._chat(await access.check(request, None, action), chat_id)
+        chat = self._chat(request, await access.check(request, None, action), chat_id)
         newest = WorkflowFilter(attributes={CHAT: chat}, limit=1)
         for found in await self._context.engine.list_workflows_async(newest):
             await access.check(request, found.id, action)
@@ -170,10 +172,11 @@ class _Served:
             send_timeout=context.limits.send_timeout,
         )
 
-    def _chat(self, caller: str, chat_id: object) -> str:
+    def _chat(self, request: Request, caller: str, chat_id: object) -> str:
+        """The name of a chat, which is another one for each caller, and below each path."""
         if not isinstance(chat_id, str) or not 0 < len(chat_id) <= _LONGEST_ID:
             raise HTTPException(422, f"id must be a text of 1 to {_LONGEST_ID} characters")
-        return _sign([self._routes.path, caller, chat_id])
+        return self._place.new_id(request, caller, chat_id)
 
 
 def _body(body: bytes) -> dict[str, Any]:

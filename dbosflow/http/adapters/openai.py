@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -27,6 +25,7 @@ from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, SerializationError, WorkflowNotFoundError
 from dbosflow.http.access import expiry
 from dbosflow.http.adapters.openai_chunks import ChatChunks, ResponseEvents, response_object, text_of
+from dbosflow.http.endpoints.identity import Place
 from dbosflow.http.events import ChunkEvent, CompleteEvent
 from dbosflow.http.reading import EventReader, Wanted
 from dbosflow.http.responses import LIVE_HEADERS, EventsResponse, while_wanted
@@ -103,8 +102,8 @@ class OpenAiRoutes:
         return [
             Route(f"{self.prefix}/chat/completions", served.complete, methods=["POST"]),
             Route(f"{self.prefix}/responses", served.respond, methods=["POST"]),
-            Route(f"{self.prefix}/responses/{{id}}", served.retrieve, methods=["GET"]),
-            Route(f"{self.prefix}/responses/{{id}}/cancel", served.cancel, methods=["POST"]),
+            Route(f"{self.prefix}/responses/{{workflow_id}}", served.retrieve, methods=["GET"]),
+            Route(f"{self.prefix}/responses/{{workflow_id}}/cancel", served.cancel, methods=["POST"]),
         ]
 
 
@@ -123,10 +122,12 @@ class _Served:
     def __init__(self, routes: OpenAiRoutes, context: HttpContext) -> None:
         self._routes = routes
         self._context = context
+        self._completions = Place("POST", f"{routes.prefix}/chat/completions")
+        self._responses = Place("POST", f"{routes.prefix}/responses")
 
     async def complete(self, request: Request) -> Response:
         """A chat completion: chunks, or the whole."""
-        body, started = await self._start(request, "messages")
+        body, started = await self._start(request, self._completions, "messages")
         if body.get("stream") is True:
             form = ChatChunks(started.id, started.model, started.created).form()
             return await self._events(request, started.id, "live", form)
@@ -140,21 +141,21 @@ class _Served:
 
     async def respond(self, request: Request) -> Response:
         """A response: its events, the whole, or, in background mode, that it has begun."""
-        body, started = await self._start(request, "input")
+        body, started = await self._start(request, self._responses, "input")
         if body.get("stream") is True:
             form = ResponseEvents(started.id, started.model, started.created).form()
             return await self._events(request, started.id, "committed", form)
         if body.get("background") is not True:
             await self._awaited(request, started.id)
-        return await self._response(started.id)
+        return await self._response(request, started.id)
 
     async def retrieve(self, request: Request) -> Response:
         """A response as it stands, or its events, from a place on."""
-        workflow_id = request.path_params["id"]
+        workflow_id = request.path_params["workflow_id"]
         await self._context.access.check(request, workflow_id, "read")
-        started = await self._found(workflow_id)
+        started = await self._found(request, self._responses, workflow_id)
         if request.query_params.get("stream") != "true":
-            return await self._response(workflow_id)
+            return await self._response(request, workflow_id)
         after = request.query_params.get("starting_after", "-1")
         if not after.removeprefix("-").isdecimal() or not after.isascii() or len(after) > 18:  # noqa: PLR2004 (of a bigint)
             raise HTTPException(400, "starting_after must be a sequence number")
@@ -163,13 +164,13 @@ class _Served:
 
     async def cancel(self, request: Request) -> Response:
         """Cancels a response."""
-        workflow_id = request.path_params["id"]
+        workflow_id = request.path_params["workflow_id"]
         await self._context.access.check(request, workflow_id, "cancel")
-        await self._found(workflow_id)
+        await self._found(request, self._responses, workflow_id)
         await self._context.engine.handle(workflow_id).cancel_async(reason="cancelled by its reader")
-        return await self._response(workflow_id)
+        return await self._response(request, workflow_id)
 
-    async def _start(self, request: Request, member: str) -> tuple[dict[str, Any], _Started]:
+    async def _start(self, request: Request, place: Place, member: str) -> tuple[dict[str, Any], _Started]:
         caller = await self._context.access.check(request, None, "start")
         body = _object(await request.body())
         if body.get("stream") is True or body.get("background") is not True or member == "messages":
@@ -182,19 +183,18 @@ class _Served:
             messages = [{"role": "user", "content": messages}]
         if not isinstance(messages, list):
             raise HTTPException(422, f"{member} must be a list of messages")
-        key = request.headers.get("idempotency-key")
-        sign = secrets.token_hex(24) if key is None else _sign([self._routes.prefix, member, caller, key])
-        workflow_id = f"{_PREFIX}{sign}"
+        workflow_id = _PREFIX + place.new_id(request, caller, request.headers.get("idempotency-key"))
         spec = workflow.options(**self._routes.options, workflow_id=workflow_id, attributes={MODEL: str(model)})
         try:
             await self._context.engine.start_async(spec, messages=messages)
         except (SerializationError, TypeError) as error:
             logger.info("the messages of a request do not fit the model's workflow: %s", error)
             raise HTTPException(422, "the model does not take these messages") from None
-        return body, await self._found(workflow_id)
+        return body, await self._found(request, place, workflow_id)
 
-    async def _found(self, workflow_id: str) -> _Started:
-        if not workflow_id.startswith(_PREFIX):
+    async def _found(self, request: Request, place: Place, workflow_id: str) -> _Started:
+        prefix, sign = workflow_id[: len(_PREFIX)], workflow_id[len(_PREFIX) :]
+        if prefix != _PREFIX or not place.has(request, sign):
             raise WorkflowNotFoundError(workflow_id, "there is no such response")
         info = await self._context.engine.workflows.get_async(workflow_id)
         model = (info.attributes or {}).get(MODEL)
@@ -248,8 +248,8 @@ class _Served:
                     texts.append(text_of(event.value) or "")
         return "".join(texts) if good else None
 
-    async def _response(self, workflow_id: str) -> Response:
-        started = await self._found(workflow_id)
+    async def _response(self, request: Request, workflow_id: str) -> Response:
+        started = await self._found(request, self._responses, workflow_id)
         status = _STATUSES.get(started.status, "in_progress")
         text = await self._finished(workflow_id) if status == "completed" else None
         return JSONResponse(response_object(started.id, started.model, started.created, status, text))
@@ -263,7 +263,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise HTTPException(422, "the body must be an object")
     return found
-
-
-def _sign(values: list[Any]) -> str:
-    return sha256(json.dumps(values).encode()).hexdigest()[:48]

@@ -32,8 +32,6 @@ _MOST_AHEAD = 180
 """Intervals, of an hour: how far a cursor may be moved on that a client has seen already."""
 _OLD = "private, max-age=60, stale-while-revalidate=300"
 _NEW = "private, no-cache"
-_KEEP_ALIVE = 15.0
-"""Seconds without news after which an event stream says that there is none."""
 
 
 class Source(Protocol):
@@ -78,8 +76,13 @@ async def first_chunk(source: Source, wanted: ReadParameters) -> Chunk:
     return await (source.tail() if wanted.offset is None else source.read(wanted.offset))
 
 
-async def events(source: Source, chunk: Chunk, cursor: str | None, lifetime: float) -> AsyncIterator[bytes]:
-    """The events of a stream: its data, each followed by where it stands. Ends with the stream, or after a lifetime."""
+async def events(
+    source: Source, chunk: Chunk, cursor: str | None, *, lifetime: float, heartbeat: float
+) -> AsyncIterator[bytes]:
+    """The events of a stream: its data, each followed by where it stands. Ends with the stream, or after a lifetime.
+
+    After ``heartbeat`` seconds without news there is a sign of life.
+    """
     ends_at = time.monotonic() + lifetime
     while True:
         data = _event("data", _text_of(source, chunk)) if chunk.messages else b""
@@ -91,7 +94,7 @@ async def events(source: Source, chunk: Chunk, cursor: str | None, lifetime: flo
             if (left := ends_at - time.monotonic()) <= 0:
                 return
             following = await (
-                source.wait(chunk, min(_KEEP_ALIVE, left)) if chunk.up_to_date else source.read(chunk.next)
+                source.wait(chunk, min(heartbeat, left)) if chunk.up_to_date else source.read(chunk.next)
             )
             if following is None:
                 yield b": nothing new\n\n"

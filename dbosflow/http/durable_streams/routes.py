@@ -106,7 +106,8 @@ class _Routes:
             drain.check()
             first = await reading.first_chunk(source, wanted)
             lifetime = permitted_seconds(request, self._settings.lifetime)
-            events = reading.events(source, first, wanted.cursor, lifetime)
+            heartbeat = self._context.heartbeat
+            events = reading.events(source, first, wanted.cursor, lifetime=lifetime, heartbeat=heartbeat)
             return LiveResponse(events, reading.event_headers(source), self._context)
         return await reading.read_now(source, wanted, tag)
 

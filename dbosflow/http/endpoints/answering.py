@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Request], Awaitable[Response]]
 
-LARGEST_BODY = 1024 * 1024
-"""Bytes of a request's body, unless an endpoint says otherwise."""
 
+def largest_body(path: str, asked: int | None, limit: int) -> int:
+    """The bytes of a body that a path reads: as many as were asked for, else what the application permits.
 
-def check_body_bytes(path: str, most: int, limit: int) -> None:
-    """Raises a ``ConfigurationError`` if the application cuts bodies that a path declares to read."""
-    if most > max(limit, LARGEST_BODY):
-        msg = f"{path} reads body_bytes={most}, and the application less: give it limits=Limits(body_bytes={most})"
+    Raises:
+        ConfigurationError: the application permits less than was asked for.
+    """
+    if asked is not None and asked > limit:
+        msg = f"{path} reads body_bytes={asked}, and the application less: give it limits=Limits(body_bytes={asked})"
         raise ConfigurationError(msg)
+    return limit if asked is None else asked
 
 
 class ProblemError(Exception):

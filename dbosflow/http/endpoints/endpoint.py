@@ -10,10 +10,11 @@ from starlette.routing import Route
 
 from dbosflow.config import check_duration
 from dbosflow.errors import ConfigurationError, DefinitionError
-from dbosflow.http.endpoints.answering import LARGEST_BODY, answering
+from dbosflow.http.endpoints.answering import answering
 from dbosflow.http.endpoints.arguments import Arguments
 from dbosflow.http.endpoints.exposed import exposed
 from dbosflow.http.endpoints.guards import NO_GUARDS, Guards
+from dbosflow.http.endpoints.identity import OWN_NAMES, Place
 from dbosflow.http.endpoints.messages import MessageRoutes, Topic
 from dbosflow.http.endpoints.options import EndpointOptions, Method, Mode, OnDisconnect
 from dbosflow.http.endpoints.serving import Handlers
@@ -73,7 +74,7 @@ def expose(
     public: bool = False,
     inputs: Iterable[Stream[Any, Any]] = (),
     topics: Iterable[Topic] = (),
-    body_bytes: int = LARGEST_BODY,
+    body_bytes: int | None = None,
     name: str | None = None,
 ) -> Endpoint[P, T]:
     """Makes an endpoint of a workflow: a request starts it, and is answered with its frames or with its final.
@@ -103,8 +104,7 @@ def expose(
             one only this machine may.
         inputs: the workflow's inputs that clients may write to: ``POST path/{id}/inputs/{key}``.
         topics: the topics on which clients may send messages and requests: ``POST path/{id}/messages/{topic}``.
-        body_bytes: the largest body that is read, in bytes. One above 1 MiB needs an application with
-            ``limits=Limits(body_bytes=...)``.
+        body_bytes: the largest body that is read, in bytes; default: what the application's ``Limits`` permit, 1 MiB.
         name: the name of its workflow in records; default: method and path. Give it if the path is to change while
             workflows run.
 
@@ -123,14 +123,14 @@ def expose(
     if not isinstance(given, Guards):
         msg = f"guards={guards!r} must be Guards(before=[...], after=[...])"
         raise ConfigurationError(msg)
-    place = f"{method} {path}"
+    place = Place(method, path)
     arguments = Arguments(definition, _IN_PATH.findall(path), guards.sets)
     final = definition.result_type if final is None else final
-    made = exposed(definition, name or place, final, stream, guards)
+    made = exposed(definition, name or f"{method} {path}", final, stream, guards)
+    one = f"{path}/{{workflow_id}}"
     return Endpoint(
         spec=replace(spec, definition=made),
-        path=path,
-        method=method,
+        place=place,
         stream=stream,
         final=final,
         mode=mode,
@@ -141,13 +141,16 @@ def expose(
         public=public,
         body_bytes=body_bytes,
         arguments=arguments,
-        messages=MessageRoutes(f"{path}/{{workflow_id}}", made, tuple(inputs), tuple(topics), public, body_bytes),
+        messages=MessageRoutes(one, made, tuple(inputs), tuple(topics), public, body_bytes, place),
     )
 
 
 def _check(path: Any, *, method: str, mode: str, on_disconnect: str, stream: object) -> None:
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or "{workflow_id}" in path:
-        msg = f"path={path!r} must be like /answers or /rooms/{{room}}/answers; {{workflow_id}} is the endpoint's own"
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        msg = f"path={path!r} must be like /answers or /rooms/{{room}}/answers"
+        raise ConfigurationError(msg)
+    if own := OWN_NAMES.intersection(_IN_PATH.findall(path)):
+        msg = f"path={path!r}: give {min(own)!r} another name, because routes of the endpoint have parts of that name"
         raise ConfigurationError(msg)
     for what, value, allowed in (
         ("method", method, Method),

@@ -23,16 +23,15 @@ from starlette.routing import Route
 from dbosflow.config import LARGEST_OFFSET
 from dbosflow.errors import ConfigurationError, DbosflowError, WaitTimeoutError, WorkflowNotFoundError
 from dbosflow.http.endpoints.answering import (
-    LARGEST_BODY,
     answering,
-    check_body_bytes,
     json_body,
     json_response,
     json_value,
+    largest_body,
     refuse,
 )
 from dbosflow.http.endpoints.arguments import NotValidError, validation_errors
-from dbosflow.http.endpoints.identity import idempotency_key, message_key
+from dbosflow.http.endpoints.identity import Place, idempotency_key, message_key
 from dbosflow.http.endpoints.preferences import seconds_to_wait
 from dbosflow.http.responses import while_wanted
 from dbosflow.schemas import of_extensions
@@ -94,7 +93,9 @@ class MessageRoutes:
     inputs: tuple[Stream[Any, Any], ...]
     topics: tuple[Topic, ...]
     public: bool
-    body_bytes: int
+    body_bytes: int | None
+    place: Place | None = None
+    """Where the workflows are started, each of which is found below its own place only; ``None``: anywhere."""
 
     def __post_init__(self) -> None:
         for stream in self.inputs:
@@ -109,16 +110,15 @@ class MessageRoutes:
 
     def routes(self, context: HttpContext) -> list[BaseRoute]:
         """The routes in an application; none if nothing is declared."""
-        check_body_bytes(self.base, self.body_bytes, context.limits.body_bytes)
         served = _Served(self, context)
         routes: list[BaseRoute] = []
         if self.inputs:
-            routes.append(Route(f"{self.base}/inputs/{{key}}", answering(served.write), methods=["POST"]))
+            routes.append(Route(f"{self.base}/inputs/{{input_key}}", answering(served.write), methods=["POST"]))
         if any(topic.reply is None for topic in self.topics):
-            routes.append(Route(f"{self.base}/messages/{{topic}}", answering(served.send), methods=["POST"]))
+            routes.append(Route(f"{self.base}/messages/{{message_topic}}", answering(served.send), methods=["POST"]))
         if any(topic.reply is not None for topic in self.topics):
-            path = f"{self.base}/requests/{{topic}}"
-            routes.append(Route(f"{path}/{{offset}}", answering(served.reply), methods=["GET"]))
+            path = f"{self.base}/requests/{{message_topic}}"
+            routes.append(Route(f"{path}/{{request_offset}}", answering(served.reply), methods=["GET"]))
             routes.append(Route(path, answering(served.ask), methods=["POST"]))
         return routes
 
@@ -130,7 +130,7 @@ def expose_messages(
     inputs: Iterable[Stream[Any, Any]] = (),
     topics: Iterable[Topic] = (),
     public: bool = False,
-    body_bytes: int = LARGEST_BODY,
+    body_bytes: int | None = None,
 ) -> MessageRoutes:
     """Lets clients send to the workflows of a function, however these were started.
 
@@ -140,7 +140,7 @@ def expose_messages(
         inputs: the inputs that clients may write to.
         topics: the topics on which they may send.
         public: whether anybody may. By default the application's ``authorize`` decides.
-        body_bytes: the largest body that is read, in bytes.
+        body_bytes: the largest body that is read, in bytes; default: what the application's ``Limits`` permit.
 
     Raises:
         ConfigurationError: an argument is not valid.
@@ -158,6 +158,7 @@ class _Served:
 
     def __init__(self, routes: MessageRoutes, context: HttpContext) -> None:
         self._routes = routes
+        self._body_bytes = largest_body(routes.base, routes.body_bytes, context.limits.body_bytes)
         self._engine = context.engine
         self._access = context.access
         self._context = context
@@ -166,11 +167,11 @@ class _Served:
         self._topics = {topic.name: topic for topic in routes.topics}
 
     async def write(self, request: Request) -> Response:
-        stream = self._inputs.get(request.path_params["key"])
+        stream = self._inputs.get(request.path_params["input_key"])
         if stream is None:
             refuse(404, "input-not-found", "The workflow has no such input.")
         workflow_id, once = await self._check(request, "append")
-        value = self._payloads[stream.key].load(await json_body(request, self._routes.body_bytes))
+        value = self._payloads[stream.key].load(await json_body(request, self._body_bytes))
         offset = await self._engine.write_stream_async(workflow_id, stream, value, idempotency_key=once)
         return json_response({"offset": offset}, 202)
 
@@ -186,7 +187,7 @@ class _Served:
         return await self._reply(request, topic, workflow_id, offset, f"{request.scope['path']}/{offset}")
 
     async def reply(self, request: Request) -> Response:
-        topic, text = self._topic(request, replies=True), request.path_params["offset"]
+        topic, text = self._topic(request, replies=True), request.path_params["request_offset"]
         workflow_id, _ = await self._check(request, "ask")
         if not _OFFSET.fullmatch(text) or int(text) >= LARGEST_OFFSET:
             refuse(404, "request-not-found", "There is no such request.")
@@ -210,12 +211,12 @@ class _Served:
         return json_response(found)
 
     async def _sent(self, request: Request, topic: Topic, workflow_id: str, once: str | None) -> int:
-        value = topic.payload.load(await json_body(request, self._routes.body_bytes))
+        value = topic.payload.load(await json_body(request, self._body_bytes))
         plain = topic.payload.plain(value)
         return await self._engine.send_async(workflow_id, plain, topic.name, idempotency_key=once)
 
     def _topic(self, request: Request, *, replies: bool) -> Topic:
-        topic = self._topics.get(request.path_params["topic"])
+        topic = self._topics.get(request.path_params["message_topic"])
         if topic is None or (topic.reply is not None) is not replies:
             refuse(404, "topic-not-found", "The workflow has no such topic.")
         return topic
@@ -228,6 +229,9 @@ class _Served:
             caller = ""
         else:
             caller = await self._access.check(request, asked, action)
+        place = self._routes.place
+        if place is not None and not place.has(request, asked):
+            raise WorkflowNotFoundError(asked, "there is no such workflow")
         try:
             name = await self._context.names.name_of(asked)
         except ConfigurationError:  # no id of any workflow

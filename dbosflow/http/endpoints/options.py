@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dbosflow.http.context import HttpContext
     from dbosflow.http.endpoints.arguments import Arguments
     from dbosflow.http.endpoints.guards import Guards
+    from dbosflow.http.endpoints.identity import Place
     from dbosflow.http.endpoints.presence import Presence
     from dbosflow.streams import Stream
     from dbosflow.workflows import WorkflowSpec
@@ -27,8 +28,7 @@ class EndpointOptions(Generic[P, T]):
 
     spec: WorkflowSpec[P, T]
     """The endpoint's own workflow, with the options of its starts."""
-    path: str
-    method: Method
+    place: Place
     stream: Stream[Any, Any] | None
     final: Any
     mode: Mode
@@ -39,8 +39,18 @@ class EndpointOptions(Generic[P, T]):
     wait: float
     """Seconds that a client waits for a final, unless it says otherwise."""
     public: bool
-    body_bytes: int
+    body_bytes: int | None
     arguments: Arguments
+
+    @property
+    def path(self) -> str:
+        """The path, with names of arguments in braces."""
+        return self.place.path
+
+    @property
+    def method(self) -> str:
+        """The method of the request that starts its workflow."""
+        return self.place.method
 
     @property
     def name(self) -> str:

@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 from dbosflow._store.start_options import NO_OPTIONS
 from dbosflow.errors import WorkflowNotFoundError
-from dbosflow.http.endpoints.answering import json_body, json_response, refuse
+from dbosflow.http.endpoints.answering import json_body, json_response, largest_body, refuse
 from dbosflow.http.endpoints.final import FinalResponse
 from dbosflow.http.endpoints.frames import frames_response
 from dbosflow.http.endpoints.guards import StartCall, passed
-from dbosflow.http.endpoints.identity import BODY, idempotency_key, is_workflow_id, sign_of, with_attribute, workflow_id
+from dbosflow.http.endpoints.identity import BODY, idempotency_key, sign_of, with_attribute
 from dbosflow.http.endpoints.options import Served
 from dbosflow.http.endpoints.preferences import seconds_to_wait
 from dbosflow.http.endpoints.presence import Presence
@@ -47,6 +47,7 @@ class Handlers:
         self.endpoint = endpoint
         self.context = context
         self.engine = context.engine
+        self._body_bytes = largest_body(endpoint.path, endpoint.body_bytes, context.limits.body_bytes)
         presence = None
         if endpoint.on_disconnect == "cancel":
             presence = Presence(context.engine, endpoint.grace, lambda: context.drain.has_begun)
@@ -56,15 +57,12 @@ class Handlers:
         """Starts the workflow, or finds the one that the same request has started, and answers with what it gives."""
         caller = await self._caller(request, None, "start")
         self.context.drain.check()
-        body = await json_body(request, self.endpoint.body_bytes)
+        body = await json_body(request, self._body_bytes)
         own = {name: request.path_params[name] for name in self.endpoint.arguments.path_names}
         arguments, plain = self.endpoint.arguments.load(body, own)
         key, what = idempotency_key(request), self._wanted(request)
         arguments = await passed(self.endpoint.guards, StartCall(request, caller, arguments))
-        # With the parameters of what the application is mounted below, which convertors may have made of any type.
-        params = {name: str(value) for name, value in request.path_params.items()}
-        place = [self.endpoint.method, self.endpoint.path, params]
-        started = workflow_id(place, caller, key)
+        started = self.endpoint.place.new_id(request, caller, key)
         sign = None if key is None else sign_of(plain)
         await self.engine.start_async(self._spec(started, sign), **arguments)
         if key is not None:
@@ -114,10 +112,11 @@ class Handlers:
             refuse(422, "key-reused", title)
 
     async def _known(self, request: Request, action: Action) -> str:
-        """The id of the workflow that a request is about, which is one of the endpoint's."""
+        """The id of the workflow that a request is about, which was started at its place."""
         asked = request.path_params["workflow_id"]
         await self._caller(request, asked, action)
-        if not is_workflow_id(asked) or await self.context.names.name_of(asked) != self.endpoint.name:
+        is_here = self.endpoint.place.has(request, asked)
+        if not is_here or await self.context.names.name_of(asked) != self.endpoint.name:
             raise WorkflowNotFoundError(asked, "there is no such workflow")
         return str(asked)
 

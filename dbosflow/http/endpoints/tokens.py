@@ -30,7 +30,6 @@ from dbosflow.errors import (
     WorkflowNotFoundError,
 )
 from dbosflow.http.endpoints.answering import (
-    LARGEST_BODY,
     answering,
     bounded_body,
     json_body,
@@ -145,6 +144,7 @@ class _Served:
         self._routes = routes
         self._engine = context.engine
         self._access = context.access
+        self._body_bytes = context.limits.body_bytes
         self._payload = Payload(routes.type, "the answer to a token")
         self._reason = Payload(dict[str, str], "the reason of a rejection")
 
@@ -165,7 +165,7 @@ class _Served:
         token, caller = await self._check(request)
         if media_type(request) == _FORM:
             return await self._resolve_by_page(request, token, caller)
-        value = self._payload.load(await json_body(request, LARGEST_BODY))
+        value = self._payload.load(await json_body(request, self._body_bytes))
         once = message_key(caller, idempotency_key(request))
         await self._engine.resolve_async(token, self._payload.plain(value), idempotency_key=once)
         return json_response({"answered": True})
