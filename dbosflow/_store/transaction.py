@@ -1,8 +1,8 @@
 """The statements around the body of a user's transaction, as generators that either colour of connection runs.
 
 ```text
-BEGIN and settings ─► the user's statements ─► constraints, settings ─► last statement and COMMIT, pipelined
- one round trip                                 one round trip           one round trip
+BEGIN and settings ─► the user's statements ─► constraints, settings, last statement, COMMIT: pipelined
+ one round trip                                 one round trip
 ```
 """
 
@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from psycopg import OperationalError, generators
+from psycopg import Error, OperationalError, generators
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 from psycopg.waiting import Ready, Wait
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 _TABLE = "transaction"
 _TEXT, _UUID = 25, 2950
 _COMMIT = b"COMMIT"
-_NO_SUCH_STATEMENT = b"26000"
+_CHECKS = ("savepoint", "patience", "constraints", "release", "settings")
+"""The statements before the last one, in its round trip."""
+_NO_SUCH_STATEMENT, _LOCK_NOT_AVAILABLE = b"26000", b"55P03"
 _ROLLBACK = b"ROLLBACK"
 _WRITES = {"record": "recorded", "block": "appended"}
 _ROW_TYPES = {name: row_type for section in ROW_TYPES.values() for name, row_type in section.items()}
@@ -90,9 +92,21 @@ def _begin(isolation: str, read_only: bool, idle: int, marker: str) -> bytes:  #
     return _begin_text(isolation, read_only, idle).replace("{marker}", literal).encode()
 
 
-def conclude(link: Link) -> PQGen[None]:
-    """Checks all constraints, and makes the settings of the end."""
-    return _all(link.pgconn, statements.load(_TABLE)["conclude"].encode())
+class ChecksWaitError(Exception):
+    """A deferred constraint has to wait for a lock of another transaction. The transaction goes on."""
+
+
+class ChecksFailedError(Exception):
+    """A deferred constraint is violated, or its check failed in another way; ``error`` is the server's."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def check_apart(link: Link) -> PQGen[None]:
+    """Checks all constraints after a ``ChecksWaitError``, however long they have to wait."""
+    return _all(link.pgconn, statements.load(_TABLE)["constraints_apart"].encode())
 
 
 def rollback(link: Link) -> PQGen[None]:
@@ -106,11 +120,13 @@ def commit_read_only(link: Link) -> PQGen[None]:
 
 
 def commit(link: Link, schema: str, owned: Owned, tables: dict[str, Sequence[Row]]) -> PQGen[CancelRequest | None]:
-    """Sends the last statement and COMMIT in one round trip.
+    """Checks the deferred constraints, and sends the last statement and COMMIT, all in one round trip.
 
     ``tables`` has the rows of the record and of the blocks. Returns the request to end the workflow, if there is one.
 
     Raises:
+        ChecksWaitError: nothing is committed; call ``check_apart``, and this again.
+        ChecksFailedError: nothing is committed.
         psycopg.errors.DivisionByZero: the gate is shut.
         psycopg.Error: nothing is committed if the connection still works; else nobody knows.
     """
@@ -128,24 +144,27 @@ def commit(link: Link, schema: str, owned: Owned, tables: dict[str, Sequence[Row
     return _commit(link, statement, values)
 
 
-def _commit(link: Link, statement: Statement, values: list[bytes | None]) -> PQGen[CancelRequest | None]:
+def _commit(link: Link, last: Statement, values: list[bytes | None]) -> PQGen[CancelRequest | None]:
     pgconn, known = link.pgconn, _prepared.setdefault(link, set())
-    prepares = link.prepare_threshold is not None
-    formats = [Format.BINARY] * len(values)
+    sent: list[Statement | None] = []
     pgconn.enter_pipeline_mode()
-    if not prepares:
-        pgconn.send_query_params(statement.text, values, statement.types, formats)
-    else:
-        if statement.name not in known:
-            pgconn.send_prepare(statement.name, statement.text, statement.types)
-        pgconn.send_query_prepared(statement.name, values, formats)
+    for statement in (*_checks(), last):
+        own = values if statement is last else None
+        formats = [Format.BINARY] * len(values) if statement is last else None
+        if link.prepare_threshold is None:  # behind a pooler
+            pgconn.send_query_params(statement.text, own, statement.types, formats)
+        else:
+            if statement.name not in known:
+                pgconn.send_prepare(statement.name, statement.text, statement.types)
+                sent.append(statement)
+            pgconn.send_query_prepared(statement.name, own, formats)
+        sent.append(statement)
     pgconn.send_query_params(_COMMIT, None)
+    sent.append(None)
     pgconn.pipeline_sync()
     results = yield from _until_sync(pgconn)
     pgconn.exit_pipeline_mode()
-    if prepares:
-        _note_prepared(known, statement.name, results)
-    _raise_first(results)
+    _judge(results, sent, known, last)
     text = results[-2].get_value(0, 1)
     if text is None:
         return None
@@ -153,13 +172,25 @@ def _commit(link: Link, statement: Statement, values: list[bytes | None]) -> PQG
     return CancelRequest(reason, bool(timed_out))
 
 
-def _note_prepared(known: set[bytes], name: bytes, results: Sequence[PGresult]) -> None:
-    """Notes whether the statement is prepared now: a rollback leaves it, and psycopg may have deallocated it."""
-    state = next((result.error_field(DiagnosticField.SQLSTATE) for result in results if _failed(result)), None)
-    if state == _NO_SUCH_STATEMENT:
-        known.discard(name)
-    elif not _failed(results[0]):
-        known.add(name)
+def _judge(results: Sequence[PGresult], sent: Sequence[Statement | None], known: set[bytes], last: Statement) -> None:
+    """Notes what is prepared now: a rollback leaves it, but psycopg may have deallocated it. Raises what has failed."""
+    for result, statement in zip(results, sent, strict=False):
+        if not _failed(result):
+            if statement is not None:
+                known.add(statement.name)
+            continue
+        state, error = result.error_field(DiagnosticField.SQLSTATE), error_from_result(result)
+        if state == _NO_SUCH_STATEMENT:
+            known.clear()
+        elif statement is not last and statement is not None:
+            raise ChecksWaitError if state == _LOCK_NOT_AVAILABLE else ChecksFailedError(error)
+        raise error
+
+
+@cache
+def _checks() -> tuple[Statement, ...]:
+    found = statements.load(_TABLE)
+    return tuple(Statement(f"dbosflow_{name}".encode(), found[name].encode(), ()) for name in _CHECKS)
 
 
 @cache

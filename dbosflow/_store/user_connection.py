@@ -9,11 +9,11 @@ import math
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow, tuple_row
 
 from dbosflow._sessions import ENCODING
 from dbosflow._store.attempts import LONGEST_ATTEMPT, SHORTEST_ATTEMPT, target_of
+from dbosflow._store.connection import Connection
 from dbosflow.errors import TransactionError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _parameters(target: Target, timeout: float) -> Mapping[str, Any]:
     return {"connect_timeout": limit, **target.settings, "client_encoding": ENCODING}
 
 
-class UserConnection(AsyncConnection[TupleRow]):
+class UserConnection(Connection):
     """What the async function of a transaction gets."""
 
     @classmethod

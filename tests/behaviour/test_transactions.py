@@ -464,33 +464,65 @@ def test_a_close_is_taken_back_when_the_commit_fails(engine: Engine) -> None:
     assert engine.read_stream("w", "out").read_all() == (["still open"], True)
 
 
-def test_a_deferred_constraint_is_checked_before_the_turn_is_taken(engine: Engine, database_url: str) -> None:
-    """COMMIT would wait for a row of the run's other transaction, which waits for its turn."""
+def test_a_deferred_constraint_that_waits_holds_up_no_other_transaction_of_the_run(
+    engine: Engine, database_url: str
+) -> None:
+    """It waits for a row of the run's other transaction, which waits for its turn. Each function runs once."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE child (id int REFERENCES account DEFERRABLE INITIALLY DEFERRED)")
     held, inserted = asyncio.Event(), asyncio.Event()
 
     @transaction
-    async def holds(connection: psycopg.AsyncConnection, target: int) -> None:
+    async def holds(connection: psycopg.AsyncConnection, target: int) -> str | None:
         await connection.execute("SELECT 1 FROM account WHERE id = 1 FOR UPDATE")
         held.set()
         await inserted.wait()
         if target == 1:
             await until_somebody_waits(connection)
+        return current().attempt
 
     @transaction
-    async def refers(connection: psycopg.AsyncConnection, target: int) -> None:
+    async def refers(connection: psycopg.AsyncConnection, target: int) -> str | None:
         await held.wait()
         await connection.execute("INSERT INTO child VALUES (%s)", (target,))
         inserted.set()
+        return current().attempt
 
     @workflow(name="referring")
-    async def referring(target: int) -> None:
-        await asyncio.gather(holds(target), refers(target))
+    async def referring(target: int) -> list[str | None]:
+        return list(await asyncio.gather(holds(target), refers(target)))
 
-    engine.start(referring, 1).result(timeout=10)
+    assert engine.start(referring, 1).result(timeout=10) == ["1.1", "1.1"]
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         engine.run(referring, 99)
+
+
+@pytest.mark.parametrize("error", ["division_by_zero", "unique_violation", "lock_not_available"])
+def test_the_error_of_a_deferred_trigger_is_that_of_the_function(engine: Engine, database_url: str, error: str) -> None:
+    """Whatever it is: those of the engine's own last statement mean other things."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{error}'; END $$"
+        )
+        connection.execute(
+            "CREATE CONSTRAINT TRIGGER refuses AFTER INSERT ON transfer DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION refuses()"
+        )
+
+    @transaction
+    async def refused(connection: psycopg.AsyncConnection) -> None:
+        await connection.execute("INSERT INTO transfer VALUES ('one')")
+
+    @workflow(name="refused_by_trigger")
+    async def refused_by_trigger() -> None:
+        await refused()
+
+    name = "".join(word.capitalize() for word in error.split("_"))
+    with pytest.raises(getattr(psycopg.errors, name)):
+        engine.run(refused_by_trigger.options(workflow_id="w"))
+    assert [one.attempt for one in engine.list_steps("w")] == ["1.1"]
+    assert rows(database_url, "SELECT * FROM transfer") == []
 
 
 def test_outside_of_workflows_the_caller_passes_the_connection(database_url: str) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import set_json_loads
-from psycopg.waiting import wait
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from dbosflow import Engine, transaction, workflow
 from dbosflow._runtime.process.transaction_pool import TransactionPool
-from dbosflow._store.transaction import conclude
+from dbosflow._store.statements import load
 from dbosflow.contrib.sqlalchemy import transaction as on_session
 from tests.behaviour.tables import rows
 
@@ -73,7 +72,7 @@ def test_a_commit_is_flushed_and_waits_for_no_less_than_the_role_demands(
 ) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("SELECT set_config('synchronous_commit', %s, false)", (given,))
-        wait(conclude(connection), connection.fileno())
+        connection.execute(load("transaction")["settings"].encode())
         assert connection.execute("SHOW synchronous_commit").fetchone() == (used,)
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import transaction, workflow
-from dbosflow._store.transaction import Owned
+from dbosflow._store.transaction import ChecksFailedError, ChecksWaitError, Owned
 from tests.protocol.schedules import SCHEMA, Database, Slice, WorkerLease
 
 if TYPE_CHECKING:
@@ -156,6 +156,49 @@ async def test_a_marker_that_is_gone_shuts_the_gate(db: Database) -> None:
     await made.end("ROLLBACK")
     assert await db.stored("w") == (set(), [])
     assert await money(db) == 1
+
+
+async def deferred_to(db: Database, lease: WorkerLease) -> UserTransaction:
+    """A transaction that refers to a row of the user's, which is looked for in the end."""
+    await db.admin.execute(
+        "CREATE TABLE public.holder (id text PRIMARY KEY);"
+        "CREATE TABLE public.deposit (id text REFERENCES public.holder DEFERRABLE INITIALLY DEFERRED)"
+    )
+    await db.admin.execute("INSERT INTO public.holder VALUES ('ann')")
+    made = UserTransaction(await db.connect(), lease)
+    await made.begin("read committed")
+    await made.connection.execute("INSERT INTO public.deposit VALUES ('ann')")
+    return made
+
+
+async def test_a_deferred_constraint_that_has_to_wait_is_checked_apart(db: Database) -> None:
+    """What the function has done stays: the transaction goes on where it was."""
+    lease, _ = await begun(db, "read committed")
+    made, holder = await deferred_to(db, lease), await db.connect()
+    await holder.execute("BEGIN")
+    await holder.execute("SELECT FROM public.holder FOR UPDATE")
+    with pytest.raises(ChecksWaitError):
+        await made.commit()
+    assert await db.stored("w") == (set(), [])
+    checking = asyncio.ensure_future(made.connection.wait(transaction.check_apart(made.connection)))
+    await db.waiting(made.connection)
+    await holder.execute("COMMIT")
+    await asyncio.wait_for(checking, 10)
+    await made.commit()
+    assert await db.stored("w") == ({"tx#0"}, [])
+    assert await money(db) == 1
+
+
+async def test_a_violated_deferred_constraint_is_told_from_a_shut_gate(db: Database) -> None:
+    """The gate is shut by a division by zero, and such an error a user's own trigger may raise, too."""
+    lease, _ = await begun(db, "read committed")
+    made = await deferred_to(db, lease)
+    await made.connection.execute("DELETE FROM public.holder")
+    with pytest.raises(ChecksFailedError) as failed:
+        await made.commit()
+    assert isinstance(failed.value.error, psycopg.errors.ForeignKeyViolation)
+    await made.end("ROLLBACK")
+    assert await money(db) == 0
 
 
 async def test_a_second_record_under_a_key_rolls_the_rows_back(db: Database) -> None:

@@ -26,7 +26,7 @@ TABLES = sorted(
 )
 LISTING = {"conditions", "record", "page", "show", "count", "candidates"}
 PARTS = LISTING | {"begin_migration", "batch", "started", "recorded", "appended", "closed", "ended", "lone_gate"}
-PARTS |= {"begin", "conclude", "last", "attributed", "suspended", "awaited", "continued", "changed"}
+PARTS |= {"begin", "constraints_apart", "release", "last", "attributed", "suspended", "awaited", "continued", "changed"}
 PARTS |= {"export_rows", "import_rows"}
 """Several statements, or parts: for the forms of a batch see ``test_batch_forms``, of a listing ``test_pool_plans``."""
 SECTIONS = ("timeline", "message", *ROW_TYPES)

@@ -1,12 +1,13 @@
 """Commits users' transactions: the last statement of each is a batch of one run, on the transaction's own connection.
 
 ```text
-function over ─► constraints ─► the run's earlier entries: by the journal
+function over ─► the run's earlier entries: by the journal
                                   │
                     the run's turn: one of its transactions at a time, and the journal takes nothing of the run
                                   │
-                    last statement and COMMIT, in one round trip
+                    deferred constraints, last statement and COMMIT, in one round trip
                                   ├─► committed ──────────────► acknowledged, like a slice of the journal's
+                                  ├─► a constraint waits for a lock ─► checked outside of the turn, and once more
                                   ├─► an error, the connection works: rolled back
                                   │        gate shut: why? ─► the run stops or reloads, or its function has ended
                                   │                           the transaction by itself
@@ -35,7 +36,7 @@ from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.journal.committer import back_off, line
 from dbosflow._runtime.journal.source import CommittingSource
 from dbosflow._store import transaction
-from dbosflow._store.transaction import Owned
+from dbosflow._store.transaction import ChecksFailedError, ChecksWaitError, Owned
 from dbosflow.errors import DbosflowError, TransactionError
 
 if TYPE_CHECKING:
@@ -106,17 +107,25 @@ class TransactionCommitter(Generic[R]):
             TransactionError: the function has ended its transaction by itself.
             psycopg.Error: nothing is committed: an error of a constraint, a conflict, or the connection is lost.
         """
-        await port.run(transaction.conclude(port.link))
         if writes is not None:
             writes.begin_commit()
         try:
-            await self._flushed(run)
-            async with self._turn(run):
-                return await self._commit(run, port, record, writes)
+            try:
+                return await self._commit_in_turn(run, port, record, writes)
+            except ChecksWaitError:
+                await port.run(transaction.check_apart(port.link))
+                return await self._commit_in_turn(run, port, record, writes)
         except BaseException:
             if writes is not None:
                 writes.withdraw()
             raise
+
+    async def _commit_in_turn(
+        self, run: R, port: LinkPort, record: Record, writes: TransactionWrites | None
+    ) -> Witnessed | None:
+        await self._flushed(run)
+        async with self._turn(run):
+            return await self._commit(run, port, record, writes)
 
     async def _flushed(self, run: R) -> None:
         """Waits until what the run has buffered is durable: nothing of it may become so later than the record.
@@ -183,6 +192,8 @@ class TransactionCommitter(Generic[R]):
         tables: dict[str, Any] = {"record": part.records} | ({"block": part.blocks} if part.blocks else {})
         try:
             request = await send_commit(port.link, tables, port, self._schema, owned)
+        except ChecksFailedError as failed:
+            raise failed.error from None
         except psycopg.Error as error:
             if isinstance(error, errors.DivisionByZero):
                 await self._explain_shut_gate(run)

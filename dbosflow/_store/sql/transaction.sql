@@ -8,14 +8,30 @@ BEGIN ISOLATION LEVEL :isolation :access NOT DEFERRABLE;
 SET LOCAL idle_in_transaction_session_timeout = :idle;
 SET LOCAL "dbosflow"."tx" = :marker;
 
--- name: conclude (one message, before the last statement)
--- From here on COMMIT waits for no lock of a user's: a deferred constraint would, while the journal waits for the COMMIT. The
--- settings are the role's, and the function may have changed them: a commit is flushed at least.
+-- name: savepoint (what follows up to COMMIT travels with the last statement, in one round trip)
+SAVEPOINT dbosflow_checks;
+
+-- name: patience
+-- From here on the journal waits for the COMMIT, and a deferred constraint may wait for a row that another transaction of the
+-- same workflow has locked, which waits for the journal: nobody but this sees such a circle.
+SET LOCAL lock_timeout = '50ms';
+
+-- name: constraints
+-- Behind these no lock of a user's is left for COMMIT to wait for, and their errors are those of the function.
 SET CONSTRAINTS ALL IMMEDIATE;
-SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
-WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
-SET LOCAL statement_timeout = 0;
-SET LOCAL lock_timeout = 0;
+
+-- name: release
+RELEASE SAVEPOINT dbosflow_checks;
+
+-- name: settings
+-- They are the role's, and the function may have changed them: a commit is flushed at least.
+SELECT pg_catalog.set_config('statement_timeout', '0', true), pg_catalog.set_config('lock_timeout', '0', true),
+       CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')
+            THEN pg_catalog.set_config('synchronous_commit', 'on', true) END;
+
+-- name: constraints_apart (one message, where constraints had to wait: as long as it takes, and the journal does not wait)
+ROLLBACK TO SAVEPOINT dbosflow_checks;
+SET CONSTRAINTS ALL IMMEDIATE;
 
 -- name: last (the last statement before COMMIT: written whole, or it raises and all is rolled back)
 -- :recorded and :appended are the parts of batch.sql. The fence is the run's own row, which each change of its owner or
