@@ -17,7 +17,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow.config import check_identifier, check_seconds
-from dbosflow.errors import DefinitionError, SerializationError
+from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
 from dbosflow.functions import (
     Function,
     Site,
@@ -98,12 +98,18 @@ class StepDef(FunctionDef):
     retry: RetryPolicy = ONCE
     timeout: float | None = None
     """Seconds that an attempt of an async step may take."""
+    relaxed: bool = False
+    """Whether the workflow goes on before the outcome is durable."""
 
     kind = "step"
     record_kind: ClassVar[RecordKind] = RecordKind.STEP
     """The kind of the records of its outcomes."""
 
     def __post_init__(self) -> None:
+        relaxed: object = self.relaxed
+        if not isinstance(relaxed, bool):
+            msg = f"{self} has relaxed={self.relaxed!r}, which must be True or False"
+            raise ConfigurationError(msg)
         if self.timeout is None:
             return
         check_seconds(f"a {self.kind}'s timeout", self.timeout, above_zero=True)

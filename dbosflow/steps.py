@@ -29,10 +29,10 @@ from dbosflow.functions import (
     reference_to,
     unbound,
 )
-from dbosflow.retries import ONCE, RetryOn, RetryPolicy, retry_policy
+from dbosflow.retries import ONCE, RetryOn, retry_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -118,10 +118,9 @@ class Step(Generic[P, R, T]):
 class StepDecorator:
     """The result of ``@step(...)``: a decorator that has the options."""
 
-    def __init__(self, name: str | None, retry: RetryPolicy, timeout: float | None) -> None:
+    def __init__(self, name: str | None, options: Mapping[str, Any]) -> None:
         self._name = name
-        self._retry = retry
-        self._timeout = timeout
+        self._options = options
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Step[P, Coroutine[Any, Any, T], T]: ...
@@ -129,7 +128,7 @@ class StepDecorator:
     def __call__(self, function: Callable[P, R]) -> Step[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Step[..., Any, Any]:
         """Makes ``function`` a step."""
-        return _make(function, self._name, self._retry, self._timeout)
+        return _make(function, self._name, self._options)
 
 
 @overload
@@ -147,6 +146,7 @@ def step(
     jitter: float = 0.0,
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
+    relaxed: bool = False,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -160,6 +160,7 @@ def step(
     jitter: float = 0.0,
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
+    relaxed: bool = False,
 ) -> Any:
     """Makes a function a step: its body runs at least once, its outcome is recorded once and never changes.
 
@@ -179,6 +180,11 @@ def step(
         timeout: seconds that one attempt of an async step may take. One that takes longer is cancelled, and fails with
             ``StepTimeoutError``, which is retried like any other failure. Sync functions cannot have one: no thread can
             be ended.
+        relaxed: whether the workflow goes on without a wait for the commit of the outcome, many times faster. A crash
+            then forgets the last few outcomes of such steps, all from some moment on. They run again, and may come to
+            something else. Nothing that others can see was made of what is forgotten: not the arguments of an
+            ordinary step, nor a child, a message, a value in a stream, or the result. So it is for functions that
+            compute, that only read, or that do no harm when they run twice, with other arguments; not for effects.
 
     Raises:
         DefinitionError: the function cannot be a step: it is a class, a generator function, or decorated already; or
@@ -193,16 +199,15 @@ def step(
         jitter=jitter,
         retry_on=retry_on,
     )
-    if function is None:
-        return StepDecorator(name, retry, timeout)
-    return _make(function, name, retry, timeout)
+    options = {"retry": retry, "timeout": timeout, "relaxed": relaxed}
+    return StepDecorator(name, options) if function is None else _make(function, name, options)
 
 
-def _make(decorated: Any, name: str | None, retry: RetryPolicy, timeout: float | None) -> Step[..., Any, Any]:
+def _make(decorated: Any, name: str | None, options: Mapping[str, Any]) -> Step[..., Any, Any]:
     function, method = unbound(decorated)
     check_decorated("step", function)
     own_name = check_name("step", local_name(function) if name is None else name)
-    return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, retry, timeout))
+    return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, **options))
 
 
 class StepOptions(TypedDict, total=False):
@@ -216,6 +221,7 @@ class StepOptions(TypedDict, total=False):
     jitter: float
     retry_on: RetryOn
     timeout: float | None
+    relaxed: bool
 
 
 @overload
@@ -316,9 +322,9 @@ def _ad_hoc(
         msg = f"step {name!r} needs a function, and its arguments behind it; {function!r} is none"
         raise DefinitionError(msg)
     check_no_generator("step", function)
-    timeout = options.pop("timeout", None)
+    timeout, relaxed = options.pop("timeout", None), options.pop("relaxed", False)
     retry = retry_policy(**options) if options else ONCE
-    return StepDef(function, name, retry=retry, timeout=timeout), args, kwargs
+    return StepDef(function, name, retry=retry, timeout=timeout, relaxed=relaxed), args, kwargs
 
 
 def _own_name(function: Any) -> str:

@@ -13,7 +13,7 @@ Line = list[Any]
 Plan = list[Line]
 
 LEAVES = (
-    *("step", "step", "flaky", "failing", "sleep", "late", "scoped"),
+    *("step", "step", "relaxed", "relaxed", "flaky", "failing", "sleep", "late", "scoped"),
     *("write", "write", "many", "flush", "emitted", "close", "in_step", "inputs", "changed", "draw"),
     *("mail", "late_mail", "tell", "saga"),
 )

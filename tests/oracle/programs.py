@@ -69,6 +69,17 @@ async def double_async(number: int) -> int:
     return doubled(number)
 
 
+@step(relaxed=True)
+def count_up(number: int) -> int:
+    return number + 1
+
+
+@step(relaxed=True)
+async def count_up_async(number: int) -> int:
+    await asyncio.sleep(_chance.choice([0, 0, 0, 0.001]))
+    return number + 1
+
+
 @step(max_attempts=20, interval=0.001)
 def flaky(number: int) -> int:
     if _chance.random() < 0.4:
@@ -198,6 +209,12 @@ class _Sync:
 
     def step(self, number: int, **_: Any) -> int:
         return double(number)
+
+    def relaxed(self, number: int, **_: Any) -> int:
+        found = number
+        for _one in range(number):
+            found = count_up(found)
+        return found
 
     def flaky(self, number: int, **_: Any) -> int:
         return flaky(number)
@@ -350,6 +367,12 @@ class _Async:
 
     async def step(self, number: int, **_: Any) -> int:
         return await double_async(number)
+
+    async def relaxed(self, number: int, **_: Any) -> int:
+        found = number
+        for _one in range(number):
+            found = await count_up_async(found)
+        return found
 
     async def flaky(self, number: int, **_: Any) -> int:
         return await flaky.run_async(number)

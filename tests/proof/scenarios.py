@@ -75,6 +75,13 @@ async def swept(number: int) -> int:
     return number * 7
 
 
+@step(relaxed=True)
+async def swept_ahead(number: int) -> int:
+    """A step for whose commit nobody waits."""
+    says("begin")
+    return number * 7
+
+
 @step
 def swept_on_thread(number: int) -> int:
     """The same on a thread."""
@@ -179,6 +186,20 @@ async def swept_branches() -> list[Any]:
     async with asyncio.TaskGroup() as group:
         others = [group.create_task(branch(name)) for name in (3, 4)]
     return [*first, *(other.result() for other in others)]
+
+
+@workflow
+async def swept_relaxed() -> list[int]:
+    """Relaxed steps, and what follows from them: values, steps, a child; and branches with steps of both kinds."""
+    found = [await swept_ahead(1)]
+    for number in range(3):
+        found.append(await swept_ahead(number))
+        await write_stream_async("values", found[-1])
+    found.append(await swept(found[-1]))
+    found.append(await swept_ahead(found[-1]))
+    found.append(await swept_child(found[-1]))
+    found += await asyncio.gather(swept_ahead(2), swept(3), swept_ahead(4), swept_child(5))
+    return [*found, await swept_ahead(6)]
 
 
 @workflow
@@ -731,6 +752,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "sequence": _alone("sequence", swept_sequence),
     "threads": _alone("threads", swept_sequence_on_thread),
     "branches": _alone("branches", swept_branches),
+    "relaxed": _alone("relaxed", swept_relaxed),
     "writing": _alone("writing", swept_writing),
     "retries": _alone("retries", swept_retries),
     "drawing": _alone("drawing", swept_drawing),

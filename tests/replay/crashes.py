@@ -16,10 +16,10 @@ DELAYS = (0, 0.0003, 0.0007)
 
 
 def replay(
-    program: Program, before: list[Commit], *, seed: int, delay: float, factory: Any = None
+    program: Program, before: list[Commit], *, seed: int, delay: float, **loop: Any
 ) -> tuple[Outcome, list[str]]:
     """A replay from the history that ``before`` is, and what is wrong with it."""
-    run = execute(program, seed=seed + REPLAYED, commits=before, delay=delay, factory=factory)
+    run = execute(program, seed=seed + REPLAYED, commits=before, delay=delay, **loop)
     recorded = {record.key for commit in before for record in commit.records if record.kind == "step"}
     again = [key for key, _ in run.trace.bodies if key in recorded]
     wrong = {
@@ -32,9 +32,9 @@ def replay(
     return run, [f"{where}: {what}: {found}" for what, found in wrong.items() if found]
 
 
-def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float, factory: Any = None) -> list[str]:
+def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float, **loop: Any) -> list[str]:
     """What is wrong with a replay of all that ``run`` recorded: it must run nothing and end alike."""
-    again, wrong = replay(program, run.commits[:-1], seed=seed, delay=delay, factory=factory)
+    again, wrong = replay(program, run.recorded, seed=seed, delay=delay, **loop)
     if again.result != run.result:
         wrong.append(f"seed {seed}, {delay} s a commit: first {run.result}, then {again.result}")
     if again.trace.bodies:
@@ -42,12 +42,12 @@ def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float
     return wrong
 
 
-def crash_everywhere(program: Program, *, seed: int, delay: float, factory: Any = None) -> list[str]:
-    """Crashes after each commit, on loops with that task factory."""
-    live, wrong = replay(program, [], seed=seed - REPLAYED, delay=delay, factory=factory)
+def crash_everywhere(program: Program, *, seed: int, delay: float, **loop: Any) -> list[str]:
+    """Crashes after each commit, on loops with that task factory, or with batches of that size."""
+    live, wrong = replay(program, [], seed=seed - REPLAYED, delay=delay, **loop)
     for crash in range(1, len(live.commits)):
-        wrong += replay(program, live.commits[:crash], seed=seed, delay=delay, factory=factory)[1]
-    return wrong + replay_to_the_end(program, live, seed=seed, delay=delay, factory=factory)
+        wrong += replay(program, live.commits[:crash], seed=seed, delay=delay, **loop)[1]
+    return wrong + replay_to_the_end(program, live, seed=seed, delay=delay, **loop)
 
 
 def change_after_a_crash(before: Program, after: Program, *, seed: int) -> list[str]:

@@ -25,7 +25,8 @@ NEVER = 30.0
 """Seconds of virtual time that no program takes."""
 
 _LEAVES = (
-    *("step", "step", "step", "fail", "flaky", "log", "zero", "lock", "put", "get"),
+    *("step", "step", "step", "relaxed", "relaxed", "relaxed_many", "relaxed_fail"),
+    *("fail", "flaky", "log", "zero", "lock", "put", "get"),
     *("write", "write_many", "flush", "sleep", "draw", "draw"),
 )
 _MEETINGS = ("each", "first", "set_aside", "mail", "late_mail")
@@ -118,6 +119,19 @@ class _Interpreter:
     async def _step(self, name: str, line: Operation) -> None:
         await self.trace.step("work", f"{name}@{self.seen}")
         self.log.append(name)
+
+    async def _relaxed(self, name: str, line: Operation) -> None:
+        """What follows, in this branch and in others, is made of an outcome that a crash may forget."""
+        self.log.append(await self.trace.relaxed("relaxed", f"{name}@{self.seen}"))
+
+    async def _relaxed_many(self, name: str, line: Operation) -> None:
+        for number in range(line.number):
+            self.log.append(await self.trace.relaxed("quick", f"{name}.{number}@{self.seen}", takes=0))
+
+    async def _relaxed_fail(self, name: str, line: Operation) -> None:
+        with suppress(StepError):
+            await self.trace.relaxed("relaxed fail", f"{name}@{self.seen}", fails=True)
+        self.log.append(f"{name} failed")
 
     async def _fail(self, name: str, line: Operation) -> None:
         with suppress(StepError):

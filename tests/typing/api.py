@@ -127,7 +127,7 @@ async def async_flow(x: int) -> list[float]:
     assert_type(await sync_transaction.run_async(x), str)
     assert_type(await sync_step.run_async(x), str)
     assert_type(await run_step_async("length", len, "abc"), int)
-    assert_type(await run_step_async(async_step, 3, name="other", jitter=0.2, timeout=5), float)
+    assert_type(await run_step_async(async_step, 3, name="other", jitter=0.2, timeout=5, relaxed=True), float)
     assert_type(await run_step_async(len, "abc", name="length"), int)
     assert_type(await map_workflow_async(async_flow, [1, 2], concurrency=2), list[list[float]])
     assert_type(

@@ -23,6 +23,9 @@ class DriverPort(Protocol[R_contra, A_contra]):
     async def commit(self, run: R_contra, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
 
+    async def hand_on(self, run: R_contra, record: Record) -> None:
+        """Buffers the record of a relaxed step and goes on in its turn, durable or not; else as ``commit``."""
+
     def new_waiter(self) -> Waiter:
         """What the operation waits on for a record that is written on another connection."""
 

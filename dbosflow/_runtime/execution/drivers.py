@@ -36,6 +36,8 @@ Driver: TypeAlias = "DriverPort[Run, StepAttempt]"
 
 _NO_THREAD_PAUSE = 0.5
 """Seconds after which a step that got no thread asks for one again."""
+_YIELD_EVERY = 64
+"""Outcomes of relaxed steps after which code on the loop yields control."""
 
 
 def drive(operation: Coroutine[Any, Any, T]) -> T:
@@ -76,6 +78,18 @@ class LoopDriver:
         record.waiter = asyncio.get_running_loop().create_future()
         run.append(record)
         await record.waiter
+
+    async def hand_on(self, run: Run, record: Record) -> None:
+        """Buffers the record of a relaxed step, and goes on in its turn: at once in a run with one branch."""
+        if not run.may_run_ahead:
+            await self.commit(run, record)
+            return
+        record.ends_turn = True
+        run.append_ahead(record)
+        if run.sequencer is not None:
+            await run.sequencer.hand_on()
+        elif run.buffer.ahead % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)  # code that never waits would hold up the loop, and so its own commits
 
     def new_waiter(self) -> Waiter:
         """A future of this loop."""
@@ -224,6 +238,14 @@ class ThreadDriver:
         record.waiter = waiter = ThreadWaiter()
         run.append(record)
         waiter.wait()
+
+    async def hand_on(self, run: Run, record: Record) -> None:
+        """Buffers the record of a relaxed step, and goes on."""
+        if run.may_run_ahead:
+            record.ends_turn = True
+            run.append_ahead(record)
+        else:
+            await self.commit(run, record)
 
     def new_waiter(self) -> Waiter:
         """What a thread waits on."""

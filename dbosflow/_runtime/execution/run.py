@@ -127,16 +127,18 @@ class Run(ReplayingRun):
             self.buffer.push(Barrier(durable), durable)
         self.environment.submit(self)
 
-    def draw(self, record: Record) -> None:
-        """Buffers the record of a draw. It goes with the next entry that is submitted, or if the buffer is full."""
+    def append_ahead(self, record: Record) -> None:
+        """Buffers the record of an outcome that the program has already: what it does next is durable no earlier.
+
+        A draw goes with the next entry that is submitted, or if the buffer is full.
+        """
         with self.buffer.lock:
             self._check_may_record()
             if self._streams is not None:
                 self._streams.begin_blocks()
-            self.buffer.push(record)
-            self.has_draws = True
-            is_full = not self.buffer.has_room
-        if is_full:
+            self.buffer.push_ahead(record)
+            submits = record.ends_turn or not self.buffer.has_room
+        if submits:
             self.environment.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
@@ -156,14 +158,19 @@ class Run(ReplayingRun):
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Frees the room of durable entries and delivers the outcomes among them."""
-        self.buffer.free(sum([entry.size for entry in entries]))
         outcomes: list[Record] = []
+        ahead = 0
         for entry in entries:
             if isinstance(entry, Record):
                 if entry.waiter is not None:
                     outcomes.append(entry)
+                elif entry.is_ahead:
+                    ahead += 1
             elif isinstance(entry, Barrier):
                 self.buffer.notify(entry)
+        self.buffer.free(sum([entry.size for entry in entries]), ahead)
+        if ahead and self.is_draining:
+            self.check_drained()
         if not outcomes:
             return
         if self.sequencer is not None:

@@ -217,7 +217,7 @@ class Suspender(Service):
             kept_by = f"older workers, which could not wake it: {', '.join(self._older or ())}"
         if kept_by is None:
             departure = departure_of(run)
-            if run.has_draws and run.buffer.size:  # nothing else would take their records along
+            if run.buffer.ahead:  # nothing else would take the records of draws along
                 run.submit()
             if isinstance(departure, Departure) and self._runner.suspended.suspend(run, departure):
                 logger.debug("workflow %s only waits, and leaves memory", run.workflow_id)

@@ -27,6 +27,10 @@ class WrappedDriver:
         """Delegates to the other driver."""
         await self._driver.commit(run, record)
 
+    async def hand_on(self, run: Run, record: Record) -> None:
+        """Delegates to the other driver."""
+        await self._driver.hand_on(run, record)
+
     def new_waiter(self) -> Waiter:
         """Delegates to the other driver."""
         return self._driver.new_waiter()

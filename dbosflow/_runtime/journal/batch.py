@@ -38,13 +38,19 @@ _GOES_ON = (Suspension, Continuation)
 class Slice(Generic[R]):
     """What one run has in one batch. A run has one slice at a time, so offsets can be set when it is built."""
 
-    __slots__ = ("attributes", "carried", "ending", "entries", "frames", "records", "run", "starts")
+    __slots__ = (
+        *("_in_turn", "_turns", "attributes", "carried", "ending", "entries", "frames", "records", "run", "starts"),
+    )
 
     def __init__(self, run: R, entries: Sequence[Entry]) -> None:
         self.run = run
         self.entries = entries
         self.records: list[Row] = []
         """The rows of the slice's records."""
+        self._turns = 0
+        """How many turns have ended within the slice, with the outcome of a relaxed step each."""
+        self._in_turn = False
+        """Whether records follow the last of these."""
         self.starts: list[Start] = []
         """The starts of children that the records cause."""
         self.attributes: dict[str, str | None] = {}
@@ -90,7 +96,7 @@ class Slice(Generic[R]):
                 record.kind,
                 run.epoch,
                 run.seq + len(self.records),
-                run.turn,
+                run.turn + self._turns,
                 record.attempt,
                 record.output,
                 record.error,
@@ -110,6 +116,11 @@ class Slice(Generic[R]):
             self.frames.commit_or_roll_back(record)
         if record.dead_letter is not None:
             self._framed().values(record.dead_letter)
+        self._in_turn = not record.ends_turn
+        if record.ends_turn:
+            self._turns += 1
+            if self.frames is not None:
+                self.frames.begin_turn()
 
     def _framed(self) -> Frames:
         if self.frames is None:
@@ -118,8 +129,11 @@ class Slice(Generic[R]):
 
     def _new_frames(self) -> Frames:
         """Frames with the turn of the last record before them, or with them."""
-        run, has_records = self.run, any(isinstance(entry, Record | Continuation) for entry in self.entries)
-        return Frames(run.streams, run.turn if has_records else run.turn - 1)
+        run = self.run
+        records = [entry for entry in self.entries if isinstance(entry, Record | Continuation)]
+        ends = [isinstance(entry, Record) and entry.ends_turn for entry in records]
+        turns = sum(ends) + (bool(ends) and not ends[-1])
+        return Frames(run.streams, run.turn + self._turns, run.turn + turns - 1)
 
     @property
     def blocks(self) -> Sequence[BlockRow]:
@@ -141,7 +155,7 @@ class Slice(Generic[R]):
         run = self.run
         if self.records:
             run.seq += len(self.records)
-            run.turn += 1
+            run.turn += self._turns + self._in_turn
         for start in self.starts:
             start.on_decided(take_out(started, start.workflow_id))
         if self.frames is not None:

@@ -109,6 +109,7 @@ class TransactionCommitter(Generic[R]):
         """
         if writes is not None:
             writes.begin_commit()
+        run.buffer.elsewhere += 1  # so no outcome that comes from here on is handed on before that of the transaction
         try:
             try:
                 return await self._commit_in_turn(run, port, record, writes)
@@ -119,6 +120,8 @@ class TransactionCommitter(Generic[R]):
             if writes is not None:
                 writes.withdraw()
             raise
+        finally:
+            run.buffer.elsewhere -= 1
 
     async def _commit_in_turn(
         self, run: R, port: LinkPort, record: Record, writes: TransactionWrites | None

@@ -19,8 +19,7 @@ from dbosflow._runtime.runs.entries import Record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow.serde import Codec
 
 T = TypeVar("T")
@@ -48,16 +47,5 @@ def drawn(branch: RunBranch, draw: Draw[T], fresh: Callable[[], T]) -> T:
         kept = run.environment.on_drawn(run, key, text)
         if kept != text:
             text, value = kept, draw.codec.load(kept)
-        run.draw(Record(key, RecordKind.DRAWN, output=text))
+        run.append_ahead(Record(key, RecordKind.DRAWN, output=text))
         return value
-
-
-async def until_draws_are_durable(driver: Driver, run: Run) -> None:
-    """Waits for the run's draws, before something leaves the process that may follow from one."""
-    if run.has_draws:
-        run.has_draws = False
-        try:
-            await driver.durable(run)
-        except BaseException:
-            run.has_draws = True
-            raise

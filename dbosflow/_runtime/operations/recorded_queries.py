@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.operations.draws import until_draws_are_durable
+from dbosflow._runtime.operations.ahead import until_durable
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
@@ -47,7 +47,7 @@ async def run_query(
         async def live() -> Record:
             output, error = None, None
             if kind is RecordKind.CANCEL:  # whom to cancel may be drawn
-                await until_draws_are_durable(operation.driver, run)
+                await until_durable(operation.driver, run)
             try:
                 output = query.codec.dump(await operation.driver.wait(run, patiently(answer)))
             except DbosflowError as refused:

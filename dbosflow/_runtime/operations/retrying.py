@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbosflow._records.keys import attempt_name
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
-from dbosflow._runtime.operations.draws import until_draws_are_durable
+from dbosflow._runtime.operations.ahead import until_durable
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
@@ -43,6 +43,9 @@ class Attempts:
 
     __slots__ = ("_branch", "_driver", "_key", "_number", "_run", "_step", "is_handed_on")
 
+    waits_for_outcomes: ClassVar[bool] = True
+    """Whether all that the program has must be durable before the body begins: the body may tell others."""
+
     def __init__(self, driver: Driver, branch: RunBranch, key: str, step: StepDef) -> None:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
@@ -59,8 +62,8 @@ class Attempts:
             await self._pause(self._left_of_pause(past[-1], failures))
         while True:
             attempt = self._new_attempt()
-            if run.has_draws:
-                await until_draws_are_durable(self._driver, run)
+            if run.buffer.ahead and self.waits_for_outcomes:
+                await until_durable(self._driver, run)
             if run.is_draining or not run.environment.lease.in_time:
                 await self._wait_to_begin()
             run.check_may_begin()

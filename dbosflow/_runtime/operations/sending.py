@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import of_sender, sent_key
-from dbosflow._runtime.operations.draws import until_draws_are_durable
+from dbosflow._runtime.operations.ahead import until_durable
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import DbosflowError, EngineClosedError, WorkflowError
@@ -35,7 +35,7 @@ async def send(branch: RunBranch, workflow_id: str, topic: str, text: str) -> in
         async def live() -> Record:
             output: dict[str, Any] = {"topic": topic}
             error = None
-            await until_draws_are_durable(operation.driver, run)
+            await until_durable(operation.driver, run)
             try:
                 work = run.engine.send(workflow_id, topic, text, of_sender(run.workflow_id, key))
                 output |= {"offset": await operation.driver.wait(run, work)}
@@ -61,5 +61,6 @@ async def send_from_step(attempt: StepAttempt, driver: Driver, workflow_id: str,
     """Sends a message from a step: the nth one of any attempt is sent once."""
     run = attempt.run
     run.check_may_write(attempt)
+    await until_durable(driver, run)
     producer = of_sender(run.workflow_id, sent_key(attempt.key, attempt.count_sent()))
     return await driver.wait(run, run.engine.send(workflow_id, topic, text, producer))

@@ -11,6 +11,7 @@ from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.plain_calls import run_plainly_async
+from dbosflow._runtime.operations.relaxed import RelaxedAttempts
 from dbosflow._runtime.operations.retrying import Attempts
 from dbosflow._runtime.operations.transacting import TransactionAttempts
 from dbosflow._runtime.replay.branch import Branch
@@ -39,11 +40,17 @@ async def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
         if record is not None:
             await operation.replayed()
             return _outcome(run, record, step)
-        attempts = (Attempts if kind is _STEP else TransactionAttempts)(operation.driver, branch, key, step)
+        attempts = _attempts(step)(operation.driver, branch, key, step)
         made, value, error = await attempts.until_final(run.history.failures.get(key, ()), args, kwargs)
         if error is not None:
             raise failure_again(run, made.error or "", f"key {key!r}", live=error)
         return value
+
+
+def _attempts(step: StepDef) -> type[Attempts]:
+    if step.record_kind is not _STEP:
+        return TransactionAttempts
+    return RelaxedAttempts if step.relaxed else Attempts
 
 
 async def sleep(branch: RunBranch, seconds: float) -> None:

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from dbosflow._records.keys import WOKEN, shown
 from dbosflow._records.kinds import RecordKind, is_delivered
 from dbosflow._runtime.replay.stalls import waits_for
+from dbosflow._runtime.runs.entries import Barrier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dbosflow._runtime.replay.sequenced_run import SequencedRun
     from dbosflow._runtime.runs.entries import Record
@@ -62,8 +63,8 @@ class Sequencer:
         """The waiters for the end of all turns."""
         self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
         """The withheld cancellations, by task."""
-        self._commits: deque[list[Record]] = deque()
-        """The outcomes of new commits, which are delivered after all that is on record."""
+        self._commits: deque[Sequence[Record | Barrier]] = deque()
+        """The outcomes of new commits, and those of relaxed steps one by one: delivered after all that is on record."""
         self._yielded: deque[asyncio.Future[bool]] = deque()
         """Branches that have yielded control."""
         self.stalled_on: str | None = None
@@ -139,6 +140,15 @@ class Sequencer:
         await self._future()
         raise AssertionError
 
+    def hand_on(self) -> asyncio.Future[None]:
+        """Asks for a turn for an outcome that is in the journal, durable or not: done when it has come.
+
+        That turn is behind the outcomes of all commits that are known, and before those of all that are not.
+        """
+        future = self._future()
+        self._queue([Barrier(future)])
+        return future
+
     async def yield_control(self) -> bool:
         """Lets the rest of the run go on until it is quiet, and waits for buffer room; returns whether it came."""
         future: asyncio.Future[bool] = self._future()
@@ -164,7 +174,10 @@ class Sequencer:
         if last:  # so that the outcomes of the same commit arrive before the body is ended
             self._commits.append([record for record in records if record not in last])
             records = last
-        self._commits.append(records)
+        self._queue(records)
+
+    def _queue(self, outcomes: Sequence[Record | Barrier]) -> None:
+        self._commits.append(outcomes)
         self._news.set()
         if self._task is None:
             self._deliver_commits()
@@ -174,6 +187,10 @@ class Sequencer:
         for future in self._waiting():
             if not future.done():
                 future.set_exception(stopping)
+        for outcomes in self._commits:
+            for outcome in outcomes:
+                if outcome.waiter is not None and not outcome.waiter.done():  # with no record in the buffer
+                    outcome.waiter.set_exception(stopping)
         self._end_turns()
 
     def finish(self) -> None:

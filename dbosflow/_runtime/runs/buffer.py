@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Barrier, Entry, Record, Waiter
 
 
+MOST_AHEAD = 1000
+"""Outcomes that the program may have before they are durable. Then steps wait, relaxed or not."""
+
+
 class Buffer:
     """The buffer of one run.
 
@@ -20,12 +24,16 @@ class Buffer:
     buffer, and the loop's thread empties it: hence the lock.
     """
 
-    __slots__ = ("_entries", "_limit", "_room", "_waiters", "lock", "size", "submitted")
+    __slots__ = ("_entries", "_limit", "_room", "_waiters", "ahead", "elsewhere", "lock", "size", "submitted")
 
     def __init__(self, limit: int) -> None:
         self.lock = threading.Lock()
         self.size = 0
         """The rough size of what is pending or being written, in bytes."""
+        self.ahead = 0
+        """How many outcomes the program has that are not durable: draws, and those of relaxed steps."""
+        self.elsewhere = 0
+        """How many transactions are about to be committed on other connections."""
         self.submitted = False
         """Whether the journal was notified that something is pending."""
         self._limit = limit
@@ -50,6 +58,11 @@ class Buffer:
         else:
             self._waiters[waiter] = None
 
+    def push_ahead(self, record: Record) -> None:
+        """Appends the record of an outcome that the program has already. The caller holds the lock."""
+        self.push(record)
+        self.ahead += 1
+
     def expect(self, waiter: Waiter, size: int) -> None:
         """Remembers the waiter of a record that is written on another connection, and counts what goes with it."""
         with self.lock:
@@ -67,6 +80,11 @@ class Buffer:
     def is_pending(self) -> bool:
         """Whether there is anything that no batch has taken."""
         return bool(self._entries)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether an outcome in it, or one of a transaction, is still to be delivered once it is durable."""
+        return bool(self._waiters or self.elsewhere)
 
     @property
     def has_room(self) -> bool:
@@ -101,10 +119,11 @@ class Buffer:
         with self.lock:
             self.submitted = False
 
-    def free(self, size: int) -> None:
-        """Frees the room of ``size`` bytes that are durable now."""
+    def free(self, size: int, ahead: int = 0) -> None:
+        """Frees the room of ``size`` bytes, and of so many outcomes that the program had, which are durable now."""
         with self.lock:
             self.size -= size
+            self.ahead -= ahead
             if not self._room or not self.has_room:
                 return
             room, self._room = self._room, ()

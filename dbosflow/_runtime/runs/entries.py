@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._store.carried import Carried
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dbosflow._records.kinds import RecordKind
     from dbosflow._store.carried import ReadPlace, StreamPlace
     from dbosflow._store.start_options import StartOptions
     from dbosflow._store.waiter import Target
@@ -52,6 +52,13 @@ class Record:
     """A value for the stream of dead letters, written by the same statement."""
     attributes: Mapping[str, str | None] | None = None
     """Attributes of the workflow that the same statement sets, as JSON, or removes."""
+    ends_turn: bool = False
+    """Whether its turn ends with it: the program gets the outcome of a relaxed step before what comes later."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the program has the outcome before it is durable."""
+        return self.ends_turn or self.kind is RecordKind.DRAWN
 
     @property
     def size(self) -> int:

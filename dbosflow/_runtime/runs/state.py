@@ -34,7 +34,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.runs.buffer import Buffer
+from dbosflow._runtime.runs.buffer import MOST_AHEAD, Buffer
 from dbosflow._runtime.runs.compensations import Compensations, of_body
 from dbosflow._runtime.runs.entries import Barrier
 from dbosflow._runtime.runs.requested import Requested
@@ -69,7 +69,7 @@ class RunState(Requested):
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
-        *("definition", "environment", "epoch", "has_deadline", "has_draws", "history", "inputs", "interrupted"),
+        *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted"),
         *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
     )
 
@@ -101,8 +101,6 @@ class RunState(Requested):
         self.ending = False
         self.is_over = False
         """Whether the run has come to its end, or was stopped for good."""
-        self.has_draws = False
-        """Whether draws of the body may not be durable yet (see ``operations.draws``)."""
         self.bodies = 0
         """The step bodies under way; not operations that wait for a time, for another workflow, or for a stream."""
         self.waits: dict[DurableWait, None] | None = None
@@ -201,6 +199,12 @@ class RunState(Requested):
         """Notifies the journal that the run has pending entries."""
         self.environment.submit(self)
 
+    @property
+    def may_run_ahead(self) -> bool:
+        """Whether the program may have an outcome before it is durable: not too far, nor past one that it waits for."""
+        buffer = self.buffer
+        return buffer.ahead < MOST_AHEAD and buffer.has_room and not buffer.is_awaited
+
     # -- what the run's code hands over, on its own thread -----------------------------------------------------------
 
     def append(self, record: Record) -> None:
@@ -274,9 +278,7 @@ class RunState(Requested):
         """Marks the run as compensating; in a draining run nothing of it begins, so that it is drained."""
         with self.buffer.lock:
             super().begin_compensating()
-            on_drained = self._on_drained if self.bodies == 0 else None
-        if on_drained is not None:
-            on_drained()
+        self.check_drained()
 
     def supersede(self) -> None:
         """Marks the run as replaced by a new pass, read from the tables: then not even its end may be written."""
@@ -289,15 +291,24 @@ class RunState(Requested):
     # -- draining ----------------------------------------------------------------------------------------------------
 
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Holds back new operations; calls ``on_drained`` once no step body is under way. A run at its end just ends.
+        """Holds back new operations; calls ``on_drained`` once nothing that was done would be lost.
 
-        They are held back, not refused: what a body made of a refusal while other branches go on would be durable.
+        That is when no step body is under way, and all outcomes that the program has are durable. A run at its end just
+        ends. Operations are held back, not refused: what a body made of a refusal while other branches go on would be
+        durable.
         """
         with self.buffer.lock:
             self.is_draining, self._on_drained = True, on_drained
-            idle = self.bodies == 0 and not self.ending
-        if idle:
-            on_drained()
+        if self.buffer.ahead:
+            self.submit()
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        """Reports a draining run of which nothing is under way any more."""
+        with self.buffer.lock:
+            idle = self.bodies == 0 and not self.buffer.ahead and not self.ending
+        if idle and self._on_drained is not None:
+            self._on_drained()
 
     def body_begins(self) -> None:
         """Counts a step body that is about to run; raises ``RunStopped`` if the run was stopped just now."""
@@ -307,9 +318,8 @@ class RunState(Requested):
             self.bodies += 1
 
     def body_ended(self) -> None:
-        """Counts off a step body that has ended and whose outcome is durable, or never will be."""
+        """Counts off a step body that has ended, and whose outcome is durable, never will be, or counts as ahead."""
         with self.buffer.lock:
             self.bodies -= 1
-            on_drained = self._on_drained if self.bodies == 0 and not self.ending else None
-        if on_drained is not None:
-            on_drained()
+        if self.is_draining:
+            self.check_drained()

@@ -58,13 +58,15 @@ class Frames:
     """The frames that a slice appends to the streams of its run."""
 
     __slots__ = (
-        *("_streams", "_turn", "assumed", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails"),
-        "uncommitted",
+        *("_last_turn", "_streams", "_turn", "assumed", "blocks", "checksums", "committed", "ended", "inputs"),
+        *("reopened", "tails", "uncommitted"),
     )
 
-    def __init__(self, streams: OwnedStreams, turn: int) -> None:
+    def __init__(self, streams: OwnedStreams, turn: int, last_turn: int | None = None) -> None:
         self._streams = streams
-        self._turn = turn
+        self._last_turn = turn if last_turn is None else last_turn
+        """The turn of the slice's last record; of the one before the slice, if it has none."""
+        self._turn = min(turn, self._last_turn)
         self.blocks: list[BlockRow] = []
         self.assumed: list[TailRow] = []
         """The acknowledged tail of each of those streams: the statement writes nothing where it is another one."""
@@ -79,6 +81,10 @@ class Frames:
         """The inputs that end with the workflow, at offsets that only the statement can know."""
         self.reopened: set[str] = set()
         self.uncommitted = streams.uncommitted.copy()
+
+    def begin_turn(self) -> None:
+        """The slice has passed the end of a turn: what follows belongs to the next one, if that has any records."""
+        self._turn = min(self._turn + 1, self._last_turn)
 
     def values(self, entry: Values) -> None:
         """Assigns offsets to values."""

@@ -1,5 +1,5 @@
 -- Forks: a fork of a workflow is a copy of what was durable when a turn began, under another id. A worker takes it over as it
--- would have taken over the workflow after a crash at that point. All rows of a turn are written by one statement, so the rows of
+-- would have taken over the workflow after a crash at that point. All records of a turn are written by one statement, so the rows of
 -- the turns before it are what a crash before that statement would have left.
 
 -- name: place (the turn in which an operation went on record, by the keys that its records may have; and the last turn)
