@@ -45,6 +45,7 @@ from dbosflow.messages import (
     send,
     send_async,
 )
+from dbosflow.schedules import Schedule, schedule
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
     Stream,
@@ -65,7 +66,7 @@ from dbosflow.streams import (
 )
 from dbosflow.timers import sleep, sleep_async, timeout, wait
 from dbosflow.transactions import transaction
-from dbosflow.types import Cancellation, Resumption, WorkflowInfo, WorkflowStatus
+from dbosflow.types import Cancellation, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
 __all__ = [
@@ -79,11 +80,14 @@ __all__ = [
     "Request",
     "Resumption",
     "Retention",
+    "Schedule",
+    "ScheduleInfo",
     "Stream",
     "StreamChannel",
     "StreamReader",
     "StreamValue",
     "StreamWriter",
+    "Tick",
     "Token",
     "WorkflowFilter",
     "WorkflowFork",
@@ -117,6 +121,7 @@ __all__ = [
     "requests",
     "run_step",
     "run_step_async",
+    "schedule",
     "send",
     "send_async",
     "set_event",

@@ -19,6 +19,8 @@ from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.first import Message, take_message
 from dbosflow.outbox.engine_outbox import EngineOutbox
+from dbosflow.schedule_definitions import declared_schedules
+from dbosflow.schedules.engine_schedules import Schedules
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ class Engine(EngineOutbox):
     def workflows(self) -> Workflows:
         """The workflows of this database: listings in pages, forks and retries, and what changes many at a time."""
         return Workflows(self._host, self._core)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of this database, by which workflows are started at certain times."""
+        return Schedules(self._host, self._core)
 
     @overload
     def start(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
@@ -280,7 +287,7 @@ class Engine(EngineOutbox):
         def make_handle(core: HandlePort, workflow_id: str, definition: WorkflowDef | None) -> WorkflowHandle[Any]:
             return WorkflowHandle(self._host, core, workflow_id, definition)
 
-        return EngineCore(url, self._settings, registry, make_handle)
+        return EngineCore(url, self._settings, registry, make_handle, declared_schedules)
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
         message = take_message(spec_of(target).definition, kwargs)

@@ -2,8 +2,8 @@
 
 A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``, ``d`` (a
 worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon),
-``z`` (a suspended workflow waits), ``o`` (rows are in the outbox). Hints may be lost, duplicated or late; only latency
-depends on them.
+``z`` (a suspended workflow waits), ``o`` (rows are in the outbox), ``t`` (a schedule was changed). Hints may be lost,
+duplicated or late; only latency depends on them.
 
 The topics are divided into parts, each with a channel of its own. A process only listens to the parts that have
 subscribers. So an idle worker listens to its queues and to what concerns all processes, however much is streamed.
@@ -43,6 +43,7 @@ WAITERS_TOPIC = "z"
 """A suspended workflow waits for something. Every process that may bring it is to wake such workflows from here on."""
 OUTBOX_TOPIC = "o"
 """A user's transaction has committed rows of the outbox."""
+SCHEDULES_TOPIC = "t"
 
 
 def stream_topic(workflow_id: str, key: str) -> str:

@@ -70,13 +70,15 @@ class Served(NamedTuple):
     """The names of the workflows that it knows."""
     version_name: str | None
     """The version that the user has given it."""
+    schedules: str = "{}"
+    """The schedules that its code declares: a JSON object of their fingerprints by name."""
 
     def columns(self) -> dict[str, Any]:
         """The columns of the worker's row."""
-        return {"queues": list(self.queues), "names": list(self.names), "version_name": self.version_name}
+        return {**self._asdict(), "queues": list(self.queues), "names": list(self.names)}
 
 
-_UNKNOWN = {"queues": None, "names": None, "version_name": None}
+_UNKNOWN = dict.fromkeys(Served._fields)
 
 
 async def register(

@@ -46,6 +46,7 @@ DbosflowError
 ├── WaitTimeoutError            the wait timed out; the workflow goes on
 ├── MessageTimeoutError         in a workflow: no message, or no answer to a token, within the timeout
 ├── RejectedError               a token or a request was rejected, with an error that cannot be rebuilt here
+├── ScheduleNotFoundError
 ├── RequestRefusedError         raised by a guard: a request over HTTP is refused, with a status and a detail
 ├── LeaseLostError              this process no longer owns the workflow that it tried to write to
 └── StreamError                 an error about one stream
@@ -97,6 +98,7 @@ from dbosflow.errors.messages import (
     WorkflowEndedError,
 )
 from dbosflow.errors.outbox import NoTransactionError, WrongDatabaseError
+from dbosflow.errors.schedules import ScheduleNotFoundError
 from dbosflow.errors.steps import (
     NonRetryableError,
     RetryAfter,
@@ -163,6 +165,7 @@ __all__ = [
     "RejectedError",
     "RequestRefusedError",
     "RetryAfter",
+    "ScheduleNotFoundError",
     "SchemaError",
     "SerializationError",
     "StepFailedError",

@@ -17,6 +17,11 @@ from dbosflow.types.observation import (
     StreamEventKind,
     StreamStats,
 )
+from dbosflow.types.schedules import (
+    Overlap,
+    ScheduleInfo,
+    Tick,
+)
 from dbosflow.types.streams import (
     FrameKind,
     Processed,
@@ -44,11 +49,13 @@ __all__ = [
     "FrameKind",
     "Measure",
     "OnDuplicate",
+    "Overlap",
     "Page",
     "Processed",
     "Ranges",
     "Resumption",
     "Rollback",
+    "ScheduleInfo",
     "StepInfo",
     "StreamEvent",
     "StreamEventKind",
@@ -57,6 +64,7 @@ __all__ = [
     "StreamState",
     "StreamStats",
     "StreamValue",
+    "Tick",
     "WorkflowChange",
     "WorkflowInfo",
     "WorkflowStatus",

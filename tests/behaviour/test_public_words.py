@@ -9,6 +9,7 @@ from typing import Any
 
 import dbosflow
 from dbosflow import Engine, StreamWriter, WorkflowHandle, testing
+from dbosflow.schedules.engine_schedules import Schedules
 from dbosflow.streams.resource import Streams
 
 PUBLIC = {
@@ -37,7 +38,7 @@ def test_only_public_modules_are_imported_here() -> None:
 
 def test_what_an_editor_shows_says_what_the_call_does() -> None:
     """Of a blocking call, too: not only that it is the twin of another one."""
-    places: list[Any] = [dbosflow, Engine, WorkflowHandle, StreamWriter, Streams, testing]
+    places: list[Any] = [dbosflow, Engine, WorkflowHandle, StreamWriter, Streams, Schedules, testing]
     twins = [(place, name.removesuffix("_async")) for place in places for name in dir(place) if name.endswith("_async")]
     twins = [(place, name) for place, name in twins if hasattr(place, name) and not name.startswith("_")]
     assert len(twins) > 25

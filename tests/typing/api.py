@@ -13,9 +13,12 @@ from dbosflow import (
     Cause,
     Engine,
     Message,
+    Schedule,
+    ScheduleInfo,
     StreamChannel,
     StreamReader,
     StreamValue,
+    Tick,
     WorkflowFilter,
     WorkflowFork,
     WorkflowHandle,
@@ -33,6 +36,7 @@ from dbosflow import (
     requests,
     run_step,
     run_step_async,
+    schedule,
     send,
     send_async,
     set_event,
@@ -253,3 +257,19 @@ def over_http() -> None:
     expose(sync_step, "/steps")  # type: ignore[arg-type]
     assert_type(create_app(Engine(), endpoints=[named, other, expose_tokens(), expose_openapi(endpoint)]), HttpApp)
     assert_type(run_stream(endpoint, 1, http=True), StreamRun)
+
+
+@schedule(cron="0 3 * * *", timezone="Europe/Oslo", overlap="skip", catch_up=timedelta(hours=2))
+@workflow
+async def scheduled(tick: Tick, number: int = 1) -> datetime:
+    return tick.scheduled_at
+
+
+async def check_schedules(engine: Engine) -> None:
+    assert_type(await scheduled.run_async(Tick("s", datetime(2026, 1, 1, tzinfo=UTC))), datetime)
+    assert_type(await engine.schedules.apply_async(Schedule("s", scheduled, every=60)), ScheduleInfo)
+    Schedule("s", scheduled, evry=60)  # type: ignore[call-arg]
+    Schedule("s", scheduled, every=60, overlap="never")  # type: ignore[arg-type]
+    assert_type(await engine.schedules.list_async(), list[ScheduleInfo])
+    assert_type(await engine.schedules.trigger_async("s"), WorkflowHandle[Any])
+    assert_type(await engine.schedules.backfill_async("s", datetime(2026, 1, 1, tzinfo=UTC)), int)

@@ -3,6 +3,7 @@
 ```text
 every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
 an executing one   worker lease ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+                   schedules: declarations · scheduler
 ```
 """
 
@@ -12,6 +13,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.engine.acts import Acts
@@ -30,6 +32,9 @@ from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.deduplicator import Deduplicator
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
+from dbosflow._runtime.schedules.declarations import Declarations
+from dbosflow._runtime.schedules.requests import ScheduleRequests
+from dbosflow._runtime.schedules.scheduler import Scheduler
 from dbosflow._runtime.streams.cursor import StreamCursor
 from dbosflow._runtime.streams.event_reader import wait_for_event
 from dbosflow._runtime.streams.hub import Hub, Outcomes
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from dbosflow._store.workflow import Enqueued, Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
+    from dbosflow.schedule_definitions import DeclaredSchedules
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -72,10 +78,12 @@ class EngineCore:
         settings: Settings,
         registry: Registry,
         make_handle: Callable[[HandlePort, str, WorkflowDef | None], Any],
+        declared: DeclaredSchedules,
     ) -> None:
         self._url = url
         self._settings = settings
         self._registry = registry
+        self._declared = declared
         self.make_handle = make_handle
         self.waits = Waits()
         self.statistics = StreamStatistics()
@@ -140,10 +148,24 @@ class EngineCore:
                 safety_poll=self._settings.safety_poll,
                 version=self._settings.version,
             )
+            self.schedules = ScheduleRequests(self.repository, self.announce)
             if executor is not None:
                 resources.push_async_callback(executor.close)
                 await executor.open()
+                await self._open_schedules(resources)
             self._resources = resources.pop_all()
+
+    async def _open_schedules(self, resources: AsyncExitStack) -> None:
+        """Brings in the schedules that the code declares, and serves all that there are."""
+        of_engine = (self._pool, self._settings.schema, self._wakeups, self.announce)
+        declarations = Declarations(*of_engine, self._declared)
+        self.scheduler = Scheduler(*of_engine, partial(self.acts.cancel, children=True))
+        resources.push_async_callback(declarations.close)
+        resources.push_async_callback(self.scheduler.close)
+        if self._declared.all():
+            await declarations.work_once()
+        declarations.open()
+        self.scheduler.open()
 
     def _new_executor(self) -> Executor:
         return Executor(
@@ -155,6 +177,7 @@ class EngineCore:
             announce=self.announce,
             engine=self,
             statistics=self.statistics,
+            schedules=self._declared,
         )
 
     @property

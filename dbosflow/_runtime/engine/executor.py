@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
+    from dbosflow.schedule_definitions import DeclaredSchedules
 
 
 logger = logging.getLogger("dbosflow.engine")
@@ -81,6 +82,7 @@ class Executor:
         announce: Announce,
         engine: EnginePort,
         statistics: StreamStatistics,
+        schedules: DeclaredSchedules,
     ) -> None:
         self._url, self._pool = url, pool
         self._settings = settings
@@ -111,7 +113,7 @@ class Executor:
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
-        self.lease.serves = lambda: served(self._claimers, registry, settings)
+        self.lease.serves = lambda: served(self._claimers, registry, settings, schedules)
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self.runner.iterations = iterations = IterationCleaner(pool, settings.schema)

@@ -1,7 +1,8 @@
 """Says in the worker's row what this worker serves: its queues, the workflows that it knows, its version.
 
 A lease is registered with what is served then; this writes what has changed afterwards. Claims do not depend on it. It
-is for people who ask why a workflow waits, which queues nobody serves, and which versions are live.
+is for people who ask why a workflow waits, which queues nobody serves, and which versions are live; and for workers of
+other code, which see whose schedules count.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
     from dbosflow._runtime.queues.claimer import Claimer
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
+    from dbosflow.schedule_definitions import DeclaredSchedules
 
 _INTERVAL = 10.0
 """Seconds until a module that was imported meanwhile is noticed."""
 
 
-def served(claimers: Iterable[Claimer], registry: Registry, settings: Settings) -> Served:
+def served(claimers: Iterable[Claimer], registry: Registry, settings: Settings, schedules: DeclaredSchedules) -> Served:
     """What a worker serves by these claimers; what was started in a process that died is served by every worker."""
     queues = {RECOVERY_QUEUE, *(claimer.queue for claimer in claimers)}
-    return Served(tuple(sorted(queues)), tuple(sorted(registry.names())), settings.version)
+    names = tuple(sorted(registry.names()))
+    return Served(tuple(sorted(queues)), names, settings.version, schedules.fingerprints())
 
 
 class Roster(Service):

@@ -11,9 +11,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE
     :"schema".waiter, :"schema".outbox, :"schema".dedup TO :"role";
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
-GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";
 
--- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, unpins, reads)
+-- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, unpins, manages schedules, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
@@ -26,7 +27,8 @@ GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
 GRANT INSERT, DELETE ON :"schema".waiter TO :"role";
 GRANT INSERT, UPDATE ON :"schema".dedup TO :"role";
-GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";
 GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox TO :"role"; -- who cancels a start there applies it first
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
 
@@ -35,4 +37,4 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter, :"schema".outbox, :"schema".dedup TO :"role";
-GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";
+GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";

@@ -211,7 +211,8 @@ CREATE TABLE dbosflow.worker (
     suspect            text,                               -- the workflow that it runs alone, which only its death accuses
     queues             text[],                             -- that it serves, for people to look at; null: older code
     names              text[],                             -- of the workflows that it knows
-    version_name       text                                -- its version in its user's words; `version` is dbosflow's own
+    version_name       text,                               -- its version in its user's words; `version` is dbosflow's own
+    schedules          json                                -- that its code declares: their fingerprints by name; null: older code
 ) WITH (fillfactor = 10);
 
 -- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under
@@ -241,6 +242,46 @@ CREATE TABLE dbosflow.standalone_producer (
     seq       bigint  NOT NULL,                            -- of its last append in that epoch
     PRIMARY KEY (stream_id, producer)
 ) WITH (fillfactor = 50);
+
+-- Workflows that are started at certain times. Code, or whoever applies a schedule, owns what it is; the rows own whether it is
+-- paused, and which tick is next. Whoever starts a tick's workflow changes `version` in the same statement.
+CREATE TABLE dbosflow.schedule (
+    name           text             NOT NULL PRIMARY KEY,
+    version        uuid             NOT NULL DEFAULT gen_random_uuid(), -- another one with each change
+    workflow       text             NOT NULL,              -- the name of the workflow that each tick starts
+    queue          text             NOT NULL,
+    priority       integer          NOT NULL,
+    input          json             NOT NULL,              -- the arguments by parameter name, without the tick
+    tick_parameter text,                                   -- the parameter that gets the tick
+    input_streams  text[],
+    timeout        double precision,                       -- seconds
+    max_recoveries integer,
+    attributes     json             NOT NULL,              -- names, and the JSON of their values as texts
+    cron           text,
+    every          double precision,                       -- seconds
+    timezone       text             NOT NULL,
+    overlap        text             NOT NULL CHECK (overlap IN ('allow', 'skip', 'buffer_one', 'cancel_running')),
+    catch_up       double precision NOT NULL,              -- seconds
+    jitter         double precision NOT NULL,              -- seconds
+    module         text,                                   -- whose code declares it; null: it was applied by a call
+    fingerprint    text             NOT NULL,              -- of all the above
+    fingerprints   text[]           NOT NULL,              -- all that were declared, in the order in which they were first seen
+    paused_at      timestamptz,
+    paused_because text             CHECK (paused_because IN ('request', 'gone')), -- gone from the code that declared it
+    next_at        timestamptz,                            -- the next tick; null: none comes any more
+    checked_at     timestamptz      NOT NULL,              -- when next_at was written
+    set_at         timestamptz      NOT NULL,              -- when its times were set: ticks up to then do not count
+    last_at        timestamptz,                            -- the last tick that has started a workflow
+    missed         integer          NOT NULL DEFAULT 0,    -- ticks since then that have started none
+    buffered_at    timestamptz,                            -- the tick that waits for the end of what runs
+    open_ids       text[]           NOT NULL DEFAULT '{}', -- the newest that it has started and that had not ended
+    created_at     timestamptz      NOT NULL DEFAULT now(),
+    CONSTRAINT either_cron_or_every CHECK ((cron IS NULL) <> (every IS NULL))
+) WITH (fillfactor = 50);
+-- Scanned by a scheduler, for what is due; for what was written by a clock that was ahead; and for ticks that wait.
+CREATE INDEX schedule_due ON dbosflow.schedule (next_at) WHERE paused_at IS NULL;
+CREATE INDEX schedule_checked ON dbosflow.schedule (checked_at) WHERE paused_at IS NULL;
+CREATE INDEX schedule_buffered ON dbosflow.schedule (name) WHERE buffered_at IS NOT NULL;
 
 -- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.
 CREATE TABLE dbosflow.retention (

@@ -1,14 +1,16 @@
 -- name: register
 INSERT INTO dbosflow.worker
-    (id, lease, host, boot_id, pid_namespace, pid, process_started_at, version, queues, names, version_name)
+    (id, lease, host, boot_id, pid_namespace, pid, process_started_at, version, queues, names, version_name,
+     schedules)
 VALUES (:id, :lease, :host, :boot_id, :pid_namespace, :pid, :process_started_at, :version, :queues::text[], :names::text[],
-        :version_name::text);
+        :version_name::text, :schedules::json);
 
 -- name: renew (updates no key column, so it does not wait for batches that hold the row FOR KEY SHARE)
 UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = 'live' RETURNING id;
 
 -- name: serve (like renew, it waits for no batch)
-UPDATE dbosflow.worker SET queues = :queues::text[], names = :names::text[], version_name = :version_name::text
+UPDATE dbosflow.worker SET queues = :queues::text[], names = :names::text[], version_name = :version_name::text,
+       schedules = :schedules::json
 WHERE id = :id AND state = 'live';
 
 -- name: release (by the worker itself, after its last batch)

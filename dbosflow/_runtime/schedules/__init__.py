@@ -1,0 +1,1 @@
+"""Schedules: what is due, who starts it, and what code declares."""
