@@ -39,7 +39,7 @@ async def test_a_suspension_is_a_batch_and_a_look_and_a_wake_up_is_a_statement_a
     open_engine: OpenEngine, line: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suspender, "REPLAYS", 0.0)
-    monkeypatch.setattr(suspender, "_HEARD_WITHIN", 3600.0)
+    monkeypatch.setattr(suspender, "HEARD_WITHIN", 3600.0)
     async with open_engine(suspend_after=0.05) as engine:
         with line.counted() as counts:
             await engine.start_async(waiting.options(workflow_id="w"))

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from dbosflow import Engine, WorkflowStatus, recv_async, workflow
 from dbosflow._runtime.execution import suspender
-from dbosflow._store import worker
-from dbosflow._store.notify import WORKERS_TOPIC
+from dbosflow._runtime.queues import sweeper
+from dbosflow._runtime.queues.sweeper import Sweeper
+from dbosflow._runtime.wakeups.topics import Wakeups
+from dbosflow._runtime.wakeups.waker import Waker
+from dbosflow._store import waiter, worker
+from dbosflow._store.notify import DEATH_TOPIC, WORKERS_TOPIC
+from dbosflow._store.waiter import WaiterPage
+from dbosflow.config import Settings
 from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 PATIENCE = 30.0
 
@@ -59,3 +69,63 @@ def test_only_workers_from_before_suspensions_keep_runs_in_memory(
         eventually(lambda: handle.status() is WorkflowStatus.WAITING)
         engine.send("w", "hello")
         assert handle.result(timeout=PATIENCE) == "hello"
+
+
+async def _nothing(*_: object) -> bool:
+    return False
+
+
+def test_a_worker_that_ends_takes_its_last_look(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before others had heard that anybody waits has woken nobody, and no other worker knows of that look."""
+    monkeypatch.setattr(Waker, "news", lambda *_: None)
+    monkeypatch.setattr(Sweeper, "work_once", _nothing)
+    monkeypatch.setattr(suspender, "HEARD_WITHIN", 3600.0)
+    with Engine(database_url, executes=False) as client:
+        with Engine(database_url, suspend_after=0.02) as engine:
+            handle = engine.start(receiver.options(workflow_id="w"))
+            eventually(lambda: any(one.is_last for one in _looks(engine)))
+            client.send("w", "hello")
+            assert handle.status() is WorkflowStatus.WAITING
+        assert client.handle("w").status() is WorkflowStatus.QUEUED
+
+
+def _looks(engine: Engine) -> list[Any]:
+    core: Any = engine._core
+    found: list[Any] = core.executor._suspender._suspended
+    return found
+
+
+class NoPool:
+    """A pool whose connections nobody uses."""
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[None]:
+        """One of them."""
+        yield
+
+
+@pytest.mark.parametrize(("heard_within", "sweeps"), [(0.0, 2), (3600.0, 1)])
+async def test_a_death_is_followed_by_another_sweep_when_all_have_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch, heard_within: float, sweeps: int
+) -> None:
+    """Who brings something behind the first one, and has not heard yet that anybody waits, wakes nobody."""
+    swept: list[tuple[str, str]] = []
+
+    async def page(_connection: object, _schema: str, after: tuple[str, str]) -> WaiterPage:
+        swept.append(after)
+        return WaiterPage([], [], None if after[0] else ("w", "t"))
+
+    async def nobody(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(waiter, "page", page)
+    monkeypatch.setattr(waiter, "with_news", nobody)
+    monkeypatch.setattr(waiter, "in_circles", nobody)
+    monkeypatch.setattr(sweeper, "HEARD_WITHIN", heard_within)
+    wakeups = Wakeups()
+    service: Any = Sweeper(NoPool(), Settings(safety_poll=7200), wakeups, lambda _: None)  # type: ignore[arg-type]
+    wakeups.wake([DEATH_TOPIC])
+    while await service.work_once():
+        pass
+    assert swept == [("", ""), ("w", "t")] * sweeps
+    assert service._interval <= (3600.0 if sweeps == 1 else 7200.0)

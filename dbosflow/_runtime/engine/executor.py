@@ -128,8 +128,9 @@ class Executor:
         """Further arguments of claimers."""
         self._waiting: list[Service] = [Sweeper(pool, settings, wakeups, announce)]
         """The services for workflows that wait in the tables."""
+        self._suspender: Suspender | None = None
         if settings.suspend_after:
-            suspender = Suspender(
+            suspender = self._suspender = Suspender(
                 *(pool, settings, wakeups),
                 runner=self.runner,
                 names=registry.names,
@@ -155,8 +156,9 @@ class Executor:
             async with self.lease.lock:
                 await self.lease.open()
             resources.enter_context(branch_tasks(self._loop))
-            if self._settings.suspend_after:
+            if self._suspender is not None:
                 resources.enter_context(watched_timers(self._loop))
+                resources.push_async_callback(self._suspender.last_look)
             for thread in (self._renewer, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)

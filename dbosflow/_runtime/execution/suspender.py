@@ -25,12 +25,16 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow._records.pins import queue_of
 from dbosflow._runtime.execution.idle_runs import Departure, departure_of
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.wakeups.waker import HEARD_WITHIN
 from dbosflow._store import waiter, worker, workflow
 from dbosflow._store.notify import WAITERS_TOPIC, WORKERS_TOPIC, queue_topic
 from dbosflow._store.waiter import Target, Waiting
+from dbosflow.errors import DbosflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -57,8 +61,6 @@ _MOST = 200
 """Runs in one look, between which others have their turn."""
 _SHORTEST = 0.005
 """Seconds between two looks at runs."""
-_HEARD_WITHIN = 1.0
-"""Seconds within which every process has heard that somebody waits."""
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +129,14 @@ class Suspender(Service):
         self._unsubscribe()
         await super().close()
 
+    async def last_look(self) -> None:
+        """Looks now at what it would look at later. The worker ends, and its last suspensions are durable."""
+        try:
+            async with asyncio.timeout(HEARD_WITHIN):
+                await self._look_again(self._suspended)
+        except (psycopg.Error, DbosflowError, OSError) as error:  # a sweep finds what this would have
+            logger.info("the last look at suspended workflows failed: %s", error)
+
     # -- told by the runner ------------------------------------------------------------------------------------------
 
     def waits(self, run: Run) -> None:
@@ -166,8 +176,8 @@ class Suspender(Service):
 
     async def work_once(self) -> bool:
         """Looks again at what was suspended, then suspends what has waited long enough."""
-        await self._look_again()
         now = time.monotonic()
+        await self._look_again([one for one in self._suspended if one.look_at <= now][:_MOST])
         due = self._due(now)
         for run in due:
             await self._look_at(run, now, self._settings.suspend_after)
@@ -248,11 +258,10 @@ class Suspender(Service):
 
     # -- the second look ---------------------------------------------------------------------------------------------
 
-    async def _look_again(self) -> None:
-        now = time.monotonic()
-        due = [one for one in self._suspended if one.look_at <= now][:_MOST]
+    async def _look_again(self, due: list[_Suspended]) -> None:
         if not due:
             return
+        now = time.monotonic()
         schema, queues = self._settings.schema, {one.workflow_id: one.queue for one in due}
         async with self._pool.connection() as connection:
             statuses = await waiter.statuses(connection, schema, list(queues))
@@ -268,6 +277,6 @@ class Suspender(Service):
         again = [one for one in waiting if one.targets and one.workflow_id not in news and not one.is_last]
         looked = {*due}
         self._suspended = [one for one in self._suspended if one not in looked]
-        self._suspended += [replace(one, look_at=now + _HEARD_WITHIN, is_last=True) for one in again]
+        self._suspended += [replace(one, look_at=now + HEARD_WITHIN, is_last=True) for one in again]
         if woken:
             self._announce(map(queue_topic, woken))

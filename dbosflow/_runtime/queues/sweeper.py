@@ -1,8 +1,9 @@
 """Finds suspended workflows that nobody has woken: the hint was lost, or whoever was to send it has died.
 
 It looks at what each of them waits for, page by page, and wakes those for which there is news, and one of each circle
-of workflows that wait for each other. A sweep takes one part
-in a hundred of the time, so that it is no load however many wait; after the death of a worker it takes all.
+of workflows that wait for each other. A sweep takes one part in a hundred of the time, so that it is no load however
+many wait. After the death of a worker it takes all; and so does another one a moment later, when every process has
+heard of the death, and wakes who waits for what it brings.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.wakeups.waker import HEARD_WITHIN
 from dbosflow._store import waiter
 from dbosflow._store.notify import queue_topic
 
@@ -46,6 +48,8 @@ class Sweeper(Service):
         self._asked = 0
         self._hurries = False
         """Whether a worker has died, and the sweep that this asks for is not over."""
+        self._again_at: float | None = None
+        """When the other sweep begins, which this asks for."""
         wakeups.on_death = self.sweep
 
     async def close(self) -> None:
@@ -57,6 +61,7 @@ class Sweeper(Service):
         """Begins a sweep now, and makes it as fast as it can be."""
         self._asked += 1
         self._next, self._hurries = _START, True
+        self._again_at = time.monotonic() + HEARD_WITHIN
         self.wake()
 
     async def work_once(self) -> bool:
@@ -74,7 +79,13 @@ class Sweeper(Service):
         if asked == self._asked:  # else another sweep was asked for meanwhile
             self._next = following or _START
             self._hurries = self._hurries and following is not None
-        self._interval = self._settings.safety_poll
+        interval = self._settings.safety_poll
         if following is not None:
-            self._interval = min(self._interval, (time.monotonic() - began) / _SHARE)
+            interval = min(interval, (time.monotonic() - began) / _SHARE)
+        if self._again_at is not None and not self._hurries:
+            left = self._again_at - time.monotonic()
+            if left <= 0:
+                self._next, self._hurries, self._again_at = _START, True, None
+            interval = min(interval, max(left, 0.0))
+        self._interval = interval
         return self._hurries

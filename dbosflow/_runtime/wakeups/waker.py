@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow.config import Settings
 
+HEARD_WITHIN = 1.0
+"""Seconds within which every process has heard that somebody waits, or that a worker has died."""
 _LOOK_EVERY = 5.0
 """Seconds for which it is believed that somebody waits, once that was so."""
 _PAUSE = 0.005
