@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Source)
 
+MOST_RECORDS = 2**31
+"""Of a workflow, over all its iterations: their places have 32 bits, and begin with 0."""
 _GOES_ON = (Suspension, Continuation)
 """Endings of a pass that nobody waits for: the workflow goes on."""
 
@@ -144,6 +146,11 @@ class Slice(Generic[R]):
         """What is left of the slice if its run does not end so; ``None`` if that is nothing."""
         rest = [entry for entry in self.entries if entry is not self.ending]
         return Slice(self.run, rest) if rest else None
+
+    @property
+    def exceeds_records(self) -> bool:
+        """Whether the run would have more records than there are places."""
+        return self.run.seq + len(self.records) > MOST_RECORDS
 
     @property
     def closes_inputs(self) -> bool:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
-from dbosflow._runtime.journal.batch import Batch, Slice
+from dbosflow._runtime.journal.batch import MOST_RECORDS, Batch, Slice
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending, Suspension
 from dbosflow._store.batch import is_durable, write_batch
@@ -230,7 +230,8 @@ class Committer(Generic[R]):
         if before is not None and not before.yields_to_cancel:
             ending = replace(before, output=None, error=None, refusals=refusals)
         else:
-            ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
+            unfit = _out_of_records(run) if isinstance(error, OverflowError) and part.exceeds_records else _unfit(error)
+            ending = Ending(WorkflowStatus.FAILED, error=dump_error(unfit), refusals=refusals)
         await self.commit(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch[R], result: BatchResult) -> Batch[R]:
@@ -268,6 +269,13 @@ def _log_trouble(batch: Batch[Any], error: Exception, plan: str) -> None:
     """Logs trouble: a cut connection heals in a moment; a lasting fault, such as a full disk, needs an operator."""
     level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
     logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), line(error), plan)
+
+
+def _out_of_records(run: Source) -> SerializationError:
+    return SerializationError(
+        f"workflow {run.workflow_id!r} has had {MOST_RECORDS:,} records, over all its iterations, and none can follow: "
+        "let another workflow go on from what it has come to"
+    )
 
 
 def _unfit(error: Exception) -> SerializationError:
