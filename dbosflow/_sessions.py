@@ -148,6 +148,18 @@ def wrong(found: Mapping[str, str | None]) -> dict[str, str]:
     return unfit
 
 
+def unplanned(found: Mapping[str, str | None]) -> list[str]:
+    """The planner's settings that have another value in a session than in those of the pool."""
+    return [name for name, wish in POOL.items() if (value := found.get(name)) is not None and not _alike(value, wish)]
+
+
+def _alike(value: str, wish: str) -> bool:
+    try:
+        return float(value) == float(wish)
+    except ValueError:
+        return value == wish
+
+
 def mending(names: Collection[str], role: str, database: str) -> list[str]:
     """The statements that make these settings for a role, above all other sources. Both names are quoted already."""
     statements = [f"ALTER ROLE {role} IN DATABASE {database} SET {name} = {_literal(name)};" for name in names]
@@ -157,9 +169,9 @@ def mending(names: Collection[str], role: str, database: str) -> list[str]:
 
 
 def _literal(name: str) -> str:
-    value = _EVERY[name].value
+    value = POOL[name] if name in POOL else _EVERY[name].value
     return value if name == "search_path" else f"'{value}'"  # a quoted path is the name of one schema
 
 
-ASKED = (*_EVERY, "server_encoding", "synchronous_standby_names")
+ASKED = (*_EVERY, *POOL, "server_encoding", "synchronous_standby_names")
 """The settings that are queried from a server, by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dbosflow import Engine, step, workflow
+from dbosflow._sessions import POOL, mending
 from dbosflow._store import notify
 from dbosflow._store.migrate import HEAD
 from dbosflow.cli.doctor import database, examination, work
@@ -285,6 +287,10 @@ STANDBYS = {"synchronous_standby_names": "*"}
         ({}, {"DateStyle": "German, DMY"}, True, Verdict.PROBLEM),
         ({"idle_in_transaction_session_timeout": 0.0}, {}, False, Verdict.OK),
         ({"idle_in_transaction_session_timeout": 0.0}, {}, True, Verdict.WARNING),
+        ({}, {"random_page_cost": "4"}, False, Verdict.OK),
+        ({}, {"random_page_cost": "4"}, True, Verdict.WARNING),
+        ({}, {"random_page_cost": "0.04", "cpu_operator_cost": "2.5e-05", "jit": "off"}, True, Verdict.OK),
+        ({}, {"enable_seqscan": "on"}, True, Verdict.WARNING),
     ],
 )
 def test_settings_weigh_behind_a_pooler(
@@ -293,9 +299,17 @@ def test_settings_weigh_behind_a_pooler(
     """There an engine cannot set them for its sessions; each complaint comes with the statement that mends it."""
     finding = database.judge_settings(SERVER | server, settings, pooled=pooled)
     assert finding.verdict is verdict
-    for name in settings if verdict is Verdict.PROBLEM else ():
+    for name in settings if verdict is not Verdict.OK else ():
         if name != "synchronous_standby_names":
             assert f'ALTER ROLE "me" IN DATABASE "shop" SET {name} = ' in str(finding.advice)
+
+
+def test_the_lines_of_the_page_are_those_of_pooled_sessions() -> None:
+    """Whoever runs them has the planner's settings that direct sessions have, and is told of nothing."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = mending(POOL, "worker", "shop")
+    assert all(f"{line}\n" in page for line in lines)
+    assert database.judge_settings(SERVER, dict(POOL), pooled=True).verdict is Verdict.OK
 
 
 def test_a_full_database_is_a_problem(database_url: str, execute: Execute) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._sessions import mending, wrong
+from dbosflow._sessions import mending, unplanned, wrong
 from dbosflow._store.statements import quoted
 from dbosflow.cli.console import duration
 from dbosflow.cli.doctor.finding import Finding, Verdict, judged
@@ -111,6 +111,12 @@ def judge_settings(server: Mapping[str, Any], settings: Mapping[str, str | None]
                 f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{Settings().lease:g}s'",
             )
         )
+    if costs := unplanned(settings):
+        what = (
+            "the planner's settings are not those of direct sessions, in which statements use indexes, however old the "
+            "statistics are: a claim or a read may scan a table that has grown since it was analyzed"
+        )
+        complaints.append((Verdict.WARNING, what, " ".join(mending(costs, role, database))))
     return judged(
         "settings", complaints, "the role's are as sessions need them, and no time limit is in the way", facts
     )
