@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
@@ -44,7 +46,7 @@ class NoEngine:
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> NoReturn:
         raise AssertionError(workflow_id, topic)
 
-    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+    def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         raise AssertionError(workflow_id, key)
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> NoReturn:

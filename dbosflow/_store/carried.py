@@ -32,7 +32,7 @@ class ReadPlace(NamedTuple):
     beyond: tuple[int, ...] = ()
     """And these offsets behind it."""
     trimmed: int = 0
-    """Before this offset it was asked for the removal of messages."""
+    """Before this offset messages are removed."""
 
 
 @dataclass(frozen=True, slots=True)

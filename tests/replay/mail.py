@@ -12,6 +12,8 @@ from dbosflow.types import FrameKind, WorkflowStatus
 from tests.ports import NoEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._runtime.streams.hub import SeenStatus
 
 Mail = dict[str, list[tuple[str, str]]]
@@ -58,5 +60,5 @@ class MailEngine(NoEngine):
         assert len(json.loads(values)) == len(texts)
         return Page(WorkflowStatus.RUNNING, None, blocks, complete=True)
 
-    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+    def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Keeps them: nobody may read them again anyhow."""

@@ -316,9 +316,9 @@ class EngineCore:
         )
         return await lending_place(found)
 
-    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
-        """Removes the messages of an inbox before an offset, in the background."""
-        self._trimmer.trim(workflow_id, key, before)
+    def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
+        """Removes the messages of an inbox before an offset, in the background; then calls ``removed``."""
+        self._trimmer.trim(workflow_id, key, before, removed)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes a value to an input of a workflow; returns its offset."""

@@ -61,7 +61,7 @@ class ReadOnlyEngine:
         """Sends nothing: what is not on record halts the code."""
         return 0
 
-    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+    def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Removes nothing."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:

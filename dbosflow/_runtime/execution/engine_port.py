@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
@@ -47,8 +49,8 @@ class EnginePort(Protocol):
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
 
-    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
-        """Removes the messages of an inbox before an offset, in the background."""
+    def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
+        """Removes the messages of an inbox before an offset, in the background; then calls ``removed`` with it."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""

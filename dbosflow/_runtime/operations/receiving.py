@@ -119,7 +119,7 @@ async def _take(run: Run, key: str, topic: str, seconds: float | None, taken: Ta
     taken.inbox = inbox = run.inboxes.get(topic) or _open(run, topic)
     before = inbox.removable()
     if before is not None:
-        run.engine.remove_received(run.workflow_id, inbox.key, before)
+        run.engine.remove_received(run.workflow_id, inbox.key, before, inbox.removed)
     what = f"message on topic {topic!r} for workflow {run.workflow_id!r}"
     taken.wait = wait = TimedWait(run, key, seconds, what)
     taken.message = await inbox.take(wait)

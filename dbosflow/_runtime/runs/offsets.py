@@ -25,6 +25,6 @@ class Offsets:
             self._first += 1
 
     def place(self, trimmed: int | None = None) -> ReadPlace:
-        """What is done with; before ``trimmed`` it was asked for the removal, if that is known."""
+        """What is done with; before ``trimmed`` all is removed, if that is known."""
         beyond = tuple(sorted(offset for offset in self._beyond if offset > self._first))
         return ReadPlace(self._first, beyond, self._trimmed if trimmed is None else trimmed)

@@ -94,7 +94,9 @@ class Inbox:
         self.next = self._first
         """The first offset that was not read yet."""
         self.trimmed = carried.trimmed
-        """Before this offset it was asked for the removal; of what earlier owners have asked, nothing is known."""
+        """Before this offset messages are removed, as far as is known."""
+        self._asked = 0
+        """Before this offset the removal was asked for. What earlier owners have asked for may never have been done."""
         self._noted: list[int] = []
         """The offsets that came on record lately."""
         self._ready: list[Message] = []
@@ -144,10 +146,14 @@ class Inbox:
         noted, self._noted = self._noted, []
         self._received.update(noted)
         self._advance()
-        if self._first - self.trimmed < TRIM_EVERY:
+        if self._first - max(self.trimmed, self._asked) < TRIM_EVERY:
             return None
-        self.trimmed = self._first
+        self._asked = self._first
         return self._first
+
+    def removed(self, before: int) -> None:
+        """The messages before an offset are removed."""
+        self.trimmed = max(self.trimmed, before)
 
     def _advance(self) -> None:
         while self._first in self._received:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._runtime.process.service import Service, is_final
 from dbosflow._runtime.streams.message_writer import BLOCK_VALUES
 from dbosflow._store import retention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg_pool import AsyncConnectionPool
 
 logger = logging.getLogger("dbosflow.trimmer")
@@ -23,20 +25,28 @@ AGAIN = 10.0
 """Seconds until the next try for what was kept."""
 
 
+class _Request(NamedTuple):
+    """What is to be removed of an inbox."""
+
+    before: int
+    removed: Callable[[int], None]
+    """Called with the offset when that is done."""
+
+
 class InboxTrimmer(Service):
-    """Trims inboxes. What it does not come to is left for the next time, or goes with the workflow."""
+    """Trims inboxes. What it does not come to is asked for again by the workflow's next owner, or goes with it."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], schema: str) -> None:
         super().__init__("trimmer", interval=None)
         self._pool = pool
         self._schema = schema
-        self._due: dict[tuple[str, str], int] = {}
-        self._kept: dict[tuple[str, str], int] = {}
+        self._due: dict[tuple[str, str], _Request] = {}
+        self._kept: dict[tuple[str, str], _Request] = {}
         self._again_at = 0.0
 
-    def trim(self, workflow_id: str, key: str, before: int) -> None:
+    def trim(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Asks for the removal of what is before an offset of a stream. Callable on the loop's thread only."""
-        self._due[workflow_id, key] = before
+        self._due[workflow_id, key] = _Request(before, removed)
         self.wake()
 
     async def work_once(self) -> bool:
@@ -45,8 +55,8 @@ class InboxTrimmer(Service):
             self._due, self._kept = self._kept | self._due, {}
         if not self._due:
             return False
-        stream_of, before = next(iter(self._due.items()))
-        first = None
+        stream_of, request = next(iter(self._due.items()))
+        before = request.before
         try:
             async with self._pool.connection() as connection:
                 first = await retention.trim(connection, self._schema, *stream_of, before)
@@ -54,14 +64,17 @@ class InboxTrimmer(Service):
             if not is_final(error):
                 raise
             logger.warning("received messages of workflow %s are not removed: %s", stream_of[0], error)
-        if self._due.get(stream_of) == before:
+        else:
+            if first is None or before - first <= BLOCK_VALUES:  # a block that is newest, or received in part
+                request.removed(before)
+            else:
+                self._keep(stream_of, request)
+        if self._due.get(stream_of) is request:
             del self._due[stream_of]
-        if first is not None and before - first > BLOCK_VALUES:  # more than a block that is newest, or received in part
-            self._keep(stream_of, before)
         self._interval = AGAIN if self._kept else None
         return bool(self._due)
 
-    def _keep(self, stream_of: tuple[str, str], before: int) -> None:
+    def _keep(self, stream_of: tuple[str, str], request: _Request) -> None:
         if not self._kept:
             self._again_at = time.monotonic() + AGAIN
-        self._kept[stream_of] = before
+        self._kept[stream_of] = request
