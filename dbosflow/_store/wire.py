@@ -7,12 +7,18 @@ that is known in advance.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psycopg import generators
-from psycopg.errors import InvalidSqlStatementName, ReadOnlySqlTransaction, error_from_result
+from psycopg.errors import (
+    DuplicatePreparedStatement,
+    InvalidSqlStatementName,
+    ReadOnlySqlTransaction,
+    error_from_result,
+)
 from psycopg.pq import ExecStatus, Format
 
 if TYPE_CHECKING:
@@ -61,7 +67,8 @@ async def execute(
             # Nothing was executed. psycopg has deallocated all statements of the session, as after each rollback.
             _prepared.pop(connection, None)
     connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
-    await answer(connection)
+    with suppress(DuplicatePreparedStatement):  # whoever prepared it was cancelled before the answer
+        await answer(connection)
     _prepared.setdefault(connection, set()).add(statement.name)
     send(connection, statement, values)
     return await answer(connection)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import psycopg
+import asyncio
+from typing import TYPE_CHECKING, Any
 
-from dbosflow._store import workflow
+import psycopg
+import pytest
+
+from dbosflow._store import wire, workflow
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
 
 SCHEMA = "dbosflow"
 
@@ -17,5 +24,24 @@ async def test_a_hot_statement_outlives_a_rollback_after_which_psycopg_deallocat
             await connection.execute("SELECT 1")
         left = await (await connection.execute("SELECT name FROM pg_prepared_statements", prepare=False)).fetchall()
         assert left == []
+        for _ in range(2):
+            assert await workflow.outcomes(connection, SCHEMA, ["nobody"]) == {}
+
+
+async def test_a_hot_statement_whose_preparation_was_cancelled_is_prepared_all_the_same(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has it, and nobody took its answer."""
+    answer = wire.answer
+
+    async def cancelled(connection: AsyncConnection[Any]) -> None:
+        await answer(connection)
+        raise asyncio.CancelledError
+
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        with monkeypatch.context() as patched:
+            patched.setattr(wire, "answer", cancelled)
+            with pytest.raises(asyncio.CancelledError):
+                await workflow.outcomes(connection, SCHEMA, ["nobody"])
         for _ in range(2):
             assert await workflow.outcomes(connection, SCHEMA, ["nobody"]) == {}
