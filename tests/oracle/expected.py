@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 Streams = dict[str, list[int]]
 
+OUTSIDE = ("dbosflow/inbox/", "dbosflow/token/", "dbosflow/reply/")
+"""The beginnings of the keys of what comes from outside, and of the replies to it: the results show them."""
+
 INPUT = "in"
 """The stream that each workflow has for what is written to it from outside."""
 
@@ -89,6 +92,13 @@ class _Branch:
 
     def late_mail(self, _number: int, **_: Any) -> str:
         return "too late"
+
+    def token(self, number: int, **_: Any) -> int | str:
+        return f"LookupError: {number}" if number % 2 else number
+
+    def asked(self, number: int, **_: Any) -> list[Any]:
+        self._expected.streams.append({"replied": written(number)})
+        return [[doubled(value) for value in written(number)], "replied"]
 
     def tell(self, number: int, **_: Any) -> str:
         self._streams.setdefault(f"dbosflow/event/told{self._name}", []).extend(written(number))

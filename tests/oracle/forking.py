@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tests.oracle import programs
-from tests.oracle.expected import evaluate
+from tests.oracle.answers import ENGINE
+from tests.oracle.expected import OUTSIDE, evaluate
 from tests.oracle.plans import plan
 from tests.oracle.trial import LONGEST
 from tests.support import eventually
@@ -25,7 +26,7 @@ def attempt_forks(engine: Engine, seed: int) -> list[str]:
     """What is wrong with the forks of the program of a seed."""
     is_async, lines = plan(seed)
     right, chance = evaluate(lines).result, random.Random(seed)
-    programs.ENGINE[:] = [engine]
+    ENGINE[:] = [engine]
     body = programs.carry_out_async if is_async else programs.carry_out
     root = uuid4().hex
     result: Any = engine.start(body.options(workflow_id=root), lines).result(timeout=LONGEST)
@@ -63,5 +64,5 @@ def _committed(engine: Engine, workflow_id: str) -> dict[str, list[Any]]:
     return {
         stream.key: engine.read_stream(workflow_id, stream.key, view="committed").read_all()[0]
         for stream in engine.streams.list(workflow_id, reserved=True)
-        if not stream.key.startswith("dbosflow/inbox/")
+        if not stream.key.startswith(OUTSIDE)
     }

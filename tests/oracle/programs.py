@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import (
-    Engine,
     Stream,
     as_completed_async,
     branch,
@@ -41,6 +40,7 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import MessageTimeoutError, StreamClosedError, WorkflowCancelledError
+from tests.oracle.answers import ENGINE, AsyncAnswers, SyncAnswers
 from tests.oracle.expected import INPUT, doubled, written
 from tests.oracle.plans import AGAIN
 
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
 
 NEVER = 60.0
 """Seconds that nothing here takes."""
-
-ENGINE: list[Engine] = []
-"""The engine of the programs, as a global of theirs."""
 
 _chance = random.Random(0)
 """How long steps take, and which attempts fail: that comes out otherwise each time."""
@@ -195,7 +192,7 @@ def how_it_ended(error: Exception) -> str:
     return f"LookupError: {error}"
 
 
-class _Sync:
+class _Sync(SyncAnswers):
     """The body of a sync workflow. Each method carries out a kind of line."""
 
     def __init__(self, *, has_read: bool) -> None:
@@ -348,7 +345,7 @@ class _Sync:
         return "no error"
 
 
-class _Async:
+class _Async(AsyncAnswers):
     """A branch of an async workflow. Each method carries out a kind of line."""
 
     def __init__(self, name: str, *, has_read: bool = True) -> None:

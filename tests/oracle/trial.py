@@ -11,7 +11,8 @@ from uuid import uuid4
 from dbosflow.testing.points import CrashPoint, DurableOperation
 from dbosflow.testing.rig import Trap, rig_of
 from tests.oracle import programs
-from tests.oracle.expected import Expected, evaluate
+from tests.oracle.answers import ENGINE
+from tests.oracle.expected import OUTSIDE, Expected, evaluate
 from tests.oracle.plans import plan
 from tests.support import eventually
 
@@ -66,7 +67,7 @@ def _execute(
     expected: Expected,
     traps: list[CrashAtBatch],
 ) -> list[str]:
-    programs.ENGINE[:] = [engine]
+    ENGINE[:] = [engine]
     body = programs.carry_out_async if is_async else programs.carry_out
     where = " and ".join(str(trap) for trap in traps if trap.number) or "undisturbed"
     with ExitStack() as set_up:
@@ -96,7 +97,7 @@ def _compare(engine: Engine, root: str, expected: Expected) -> Iterator[str]:
     there: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for one in found:
         for stream in engine.streams.list(one.id, reserved=True):
-            if stream.key.startswith("dbosflow/inbox/"):
+            if stream.key.startswith(OUTSIDE):
                 continue
             values, _ = engine.read_stream(one.id, stream.key, view="committed").read_all()
             there[stream.key, tuple(values)] += 1
