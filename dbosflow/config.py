@@ -9,11 +9,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbosflow.codecs.chain import Codecs
 from dbosflow.errors import ConfigurationError
 from dbosflow.types import LONGEST_DURATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from dbosflow.codecs.codec import PayloadCodec
 
 VERSION = "0.1.0"
 
@@ -162,6 +165,11 @@ class Settings:
     """How often the engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
     version: str | None = None
     """The version of your code, in your words, to which workflows may be pinned: up to 128 bytes, without a ``/``."""
+    codecs: Sequence[PayloadCodec] | None = field(default=None, repr=False)
+    """What payloads pass on their way to the database: ``[Compress(), Encrypt(keys)]``. See docs/codecs.md.
+
+    ``None``: they are encrypted if ``DBOSFLOW_ENCRYPTION_KEYS`` is set, and otherwise stay as they are, as with ``()``.
+    """
     retention: Retention | None = None
     """How long ended workflows stay; older ones are removed in the background. ``None``: nothing is removed."""
     safety_poll: float = 7.0
@@ -200,7 +208,13 @@ class Settings:
             raise ConfigurationError(msg)
         self._check_operation()
 
+    @property
+    def chain(self) -> Codecs:
+        """The checked ``codecs``."""
+        return Codecs.checked(self.codecs)
+
     def _check_operation(self) -> None:
+        object.__setattr__(self, "codecs", self.chain)  # the environment is asked once
         if self.version is not None:
             check_version("setting version", self.version)
         retention: object = self.retention

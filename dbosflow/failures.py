@@ -17,6 +17,7 @@ from dbosflow.errors import StepFailedError
 from dbosflow.plain_values import UnfaithfulError, decoded, encoded, same
 from dbosflow.serde import for_people
 from dbosflow.tracebacks import LONGEST, add_note, notes_of, state_of, text_of
+from dbosflow.unreadable import readable
 
 _LONGEST_MESSAGE = 100_000
 """Characters: some messages quote a whole answer, and are read; a record of megabytes is read by nobody."""
@@ -200,6 +201,7 @@ def load_error(text: str) -> Failure:
     The class is looked up among the imported ones. If the record says that the exception could be rebuilt, and its
     class is not here, the result names the class: a replay must not go on with another exception.
     """
+    readable(text)
     return _loaded(for_people(text), text)
 
 

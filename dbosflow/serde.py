@@ -25,6 +25,7 @@ from dbosflow.comparison import Comparison
 from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
 from dbosflow.schemas import schema_of
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -211,6 +212,7 @@ class Codec(Generic[T]):
         try:
             return self._read(text, by_alias=False, by_name=True)
         except ValidationError as error:
+            readable(text)
             if "\\ud" in text.lower():  # pydantic's parser refuses lone surrogates, which Python strings may hold
                 return self._load_slowly(text)
             try:
@@ -329,6 +331,7 @@ def for_people(text: str) -> Any:
 def items_of(text: str) -> list[str]:
     """The items of a JSON array, each as its own text. Raises ``ValueError`` if Python's parser fails on one."""
     items: list[str] = []
+    readable(text)
     place = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]  # it matches nothing, too
     while not text.startswith("]", place):
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.step import History
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.errors import CodecError
 
 
 class NoEngine:
@@ -73,6 +74,9 @@ class SoleOwner:
 
     async def renew(self, run: Run) -> int | None:
         raise AssertionError(run)
+
+    async def put_off(self, run: Run, why: CodecError) -> None:
+        raise AssertionError(run) from why
 
     async def release(self, runs: list[Run]) -> None:
         raise AssertionError(runs)

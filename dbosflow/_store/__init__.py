@@ -10,6 +10,7 @@ connect      opens connections
 connection   a psycopg connection whose waits cost one callback
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql
+payloads     applies the codecs to payloads in values and results
 queries      runs a statement, and gives its errors names
 start_options cancel_request    the columns of a start that most starts leave empty
 workflow step stream worker    one module per table

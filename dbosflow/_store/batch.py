@@ -11,6 +11,7 @@ from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
 from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, shape_of, sql_types
 from dbosflow._store.cancel_request import CancelRequest
+from dbosflow._store.payloads import codecs_of, sealed_tables
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
@@ -146,7 +147,7 @@ async def write_batch(
 
     Raises what psycopg raises; then the batch's fate is unknown until a witness is asked.
     """
-    tables = rows.tables()
+    tables = sealed_tables(codecs_of(connection), rows.tables())
     forms = _forms(tuple(tables), schema, on_timeline=timeline is not None)
     prepare = connection.prepare_threshold is not None
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]

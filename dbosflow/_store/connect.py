@@ -27,6 +27,7 @@ from dbosflow._store.attempts import FAILURES, LONGEST_ATTEMPT, SHORTEST_ATTEMPT
 from dbosflow._store.connection import Connection
 from dbosflow._store.setup import Wish, check_pooled, is_to_be_tried_anew, parameters, questions, setting_up
 from dbosflow._store.statements import literal
+from dbosflow.codecs.chain import NO_CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
     from dbosflow._store.setup import Questions
+    from dbosflow.codecs.chain import Codecs
 
 TIMEOUT = 30.0
 """Seconds for all attempts: by then, a server has restarted, or a standby is promoted."""
@@ -43,7 +45,9 @@ class PoolConnection(Connection):
     """A connection of a pool, which connects by itself: to the same host, with the same settings as any other."""
 
     @classmethod
-    async def connect(cls, conninfo: str = "", *, wish: Wish | None = None, **given: Any) -> Self:  # type: ignore[override]
+    async def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, wish: Wish | None = None, codecs: Codecs = NO_CODECS, **given: Any
+    ) -> Self:
         """Connects once: the pool repeats failed attempts."""
         target, wish = target_of(conninfo), wish or Wish(wanted(), is_own=True)
         patience = LONGEST_ATTEMPT if len(target.hosts) == 1 else SHORTEST_ATTEMPT + 1
@@ -54,8 +58,9 @@ class PoolConnection(Connection):
             )
         except FAILURES as error:
             if is_to_be_tried_anew(conninfo, error):
-                return await cls.connect(conninfo, wish=wish, **given)
+                return await cls.connect(conninfo, wish=wish, codecs=codecs, **given)
             raise
+        connection.codecs = codecs
         await _set_up_async(connection, setting_up(conninfo, connection.info, wish))
         target.reached(conninfo, connection)
         return connection
@@ -109,8 +114,9 @@ async def connect_async(
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
     pooled: bool = False,
     settings: Mapping[str, str] | None = None,
+    codecs: Codecs = NO_CODECS,
 ) -> Connection:
-    """Awaitable twin of ``connect``."""
+    """Awaitable twin of ``connect``, for a connection whose payloads pass ``codecs``."""
     wish = Wish(settings or wanted(), is_own=not pooled)
     attempts = Attempts(url, timeout, wish)
     timer = asyncio.get_running_loop().call_later(SOON, attempts.say)
@@ -123,6 +129,7 @@ async def connect_async(
                 pause = attempts.pause(error)
             else:
                 attempts.reached(connection)
+                connection.codecs = codecs
                 return connection
             await asyncio.sleep(pause)
     finally:

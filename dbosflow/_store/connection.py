@@ -18,10 +18,14 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
+from dbosflow.codecs.chain import NO_CODECS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg.abc import PQGen
+
+    from dbosflow.codecs.chain import Codecs
 
 RV = TypeVar("RV")
 
@@ -44,6 +48,8 @@ class Connection(AsyncConnection[TupleRow]):
     _waiting: asyncio.Future[Ready] | None = None
     on_lost: Callable[[], None] | None = None
     """Called when an idle connection turns out to be broken."""
+    codecs: Codecs = NO_CODECS
+    """What the payloads in its statements and results pass."""
 
     async def wait(self, gen: PQGen[RV], interval: float = _CHECK_EVERY, timeout: float | None = None) -> RV:  # noqa: ASYNC109 (as its base has it)
         """Runs a psycopg generator on the connection, like the base class."""

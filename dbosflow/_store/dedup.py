@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dbosflow._records.pins import queue_of
+from dbosflow._store.payloads import codecs_of, sealed
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 from dbosflow._store.workflow import keys_text
@@ -69,7 +70,7 @@ async def start(
         if not rows:
             return {}
         decided = await fetch_all(
-            connection, schema, _TABLE, "decide", **_places(rows), **_columns(rows), reason=reason
+            connection, schema, _TABLE, "decide", **_places(rows), **_columns(connection, rows), reason=reason
         )
     return {
         row["id"]: Decided(
@@ -89,7 +90,8 @@ def _places(rows: Sequence[Enqueued]) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[Enqueued]) -> dict[str, Any]:
+def _columns(connection: AsyncConnection[Any], rows: Sequence[Enqueued]) -> dict[str, Any]:
+    codecs = codecs_of(connection)
     options = zip(*(row.options or NO_OPTIONS for row in rows), strict=True)
     return {
         "policies": [_dedup(row).policy for row in rows],
@@ -97,7 +99,7 @@ def _columns(rows: Sequence[Enqueued]) -> dict[str, Any]:
         "names": [row.name for row in rows],
         "stored_queues": [row.queue for row in rows],
         "priorities": [row.priority for row in rows],
-        "inputs": [row.input for row in rows],
+        "inputs": [sealed(codecs, row.input) for row in rows],
         "input_streams": [keys_text(row.input_streams) for row in rows],
         **{f"option_{name}": list(values) for name, values in zip(StartOptions._fields, options, strict=True)},
     }

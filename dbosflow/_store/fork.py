@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind, is_delivered
+from dbosflow._store.payloads import codecs_of, sealed
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def fork(connection: AsyncConnection[Any], schema: str, request: ForkReque
 async def _fork(connection: AsyncConnection[Any], schema: str, request: ForkRequest) -> Forked | None:
     ids = {"workflow_id": request.workflow_id, "fork_id": request.fork_id}
     await fetch_all(connection, schema, "retention", "hold", workflow_id=request.workflow_id)
-    what = {"turn": request.turn, "step_key": request.step_key, "output": request.output}
+    what = {"turn": request.turn, "step_key": request.step_key, "output": sealed(codecs_of(connection), request.output)}
     how = {"anew": request.anew, "queue": request.queue, "found": _FOUND}
     rows = await fetch_all(connection, schema, _TABLE, "fork", **ids, **what, **how)
     if not rows:

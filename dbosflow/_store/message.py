@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg.errors import ReadOnlySqlTransaction
-from psycopg.rows import dict_row
-
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_all, rights_named
+from dbosflow._store.payloads import codecs_of, is_other, sealed, sealed_values, unsealed
+from dbosflow._store.queries import ask, fetch_all
+from dbosflow.serde import for_people
 from dbosflow.types import WorkflowStatus
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._store.queries import Rows
+    from dbosflow.codecs.chain import Codecs
 
 _TABLE = "message"
 
@@ -57,8 +58,14 @@ async def send(
     """Appends blocks to inboxes: ``(workflow id, key, count, values, bytes, producer)`` each."""
     names = ("ids", "keys", "counts", "values", "bytes", "producers")
     values: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    given, codecs = values["values"], codecs_of(connection)
+    values["values"] = [sealed_values(codecs, text) for text in given]
     found = await _ask(connection, schema, "send", values | {"max_values": max_values, "max_topics": max_topics})
-    return [Sent(**{**row, "status": _status(row["status"])}) for row in found]
+    return [_sent(text, **row) for row, text in zip(found, given, strict=True)]
+
+
+def _sent(given: str | None, status: str | None, values: str | None, **row: Any) -> Sent:
+    return Sent(status=_status(status), differs=is_other(values, given), **row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +97,16 @@ async def relay(
     return [_relayed(**row) for row in rows]
 
 
-def _relayed(workflow_id: str, key: str, producer: str, status: str | None, **row: Any) -> Relayed:
+def _relayed(workflow_id: str, key: str, producer: str, payload: str | None, **row: Any) -> Relayed:
     if row["full"]:  # others on its topic may have had room
         row["offset"] = None
-    return Relayed(workflow_id, key, producer, Sent(_status(status), **row))
+    return Relayed(workflow_id, key, producer, _sent(payload, **row))
 
 
 async def _ask(
     connection: AsyncConnection[Any], schema: str, name: str, values: dict[str, Any], *sections: str
 ) -> Rows:
-    with rights_named(schema):
-        async with connection.cursor(row_factory=dict_row) as cursor:
-            # Not prepared: a plan that was made while the table was empty would scan the table.
-            statement = statements.literal(statements.load(_TABLE, schema, *sections)[name])
-            try:
-                await cursor.execute(statement, values, prepare=False)
-            except ReadOnlySqlTransaction:
-                await connection.close()  # see `wire`
-                raise
-            return await cursor.fetchall()
+    return await ask(connection, schema, statements.load(_TABLE, schema, *sections)[name], values)
 
 
 def _status(text: str | None) -> WorkflowStatus | None:
@@ -159,5 +157,16 @@ class Answered:
 
 async def resolve(connection: AsyncConnection[Any], schema: str, values: dict[str, Any]) -> Answered:
     """Answers a token: workflow id, operation, secret, key, kind, payload, bytes and producer."""
+    codecs = codecs_of(connection)
+    values = {**values, "payload": sealed(codecs, values["payload"]), "record": None}
     (row,) = await _ask(connection, schema, "resolve", values)
+    if (record := row.pop("stored")) is not None and _secret(codecs, record) == values["secret"]:
+        (row,) = await _ask(connection, schema, "resolve", {**values, "record": record})
+        del row["stored"]
     return Answered(**{**row, "status": _status(row["status"])})
+
+
+def _secret(codecs: Codecs, record: str) -> Any:
+    """The secret of a token, by its record as it is stored."""
+    text = readable(unsealed(codecs, record))
+    return None if text == record else for_people(text or "null")

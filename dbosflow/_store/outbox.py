@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.listing import info_of
+from dbosflow._store.payloads import is_other
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ async def pending(connection: AsyncConnection[Any], schema: str, after: str, lim
 
 async def apply_starts(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> Rows:
     """Starts these workflows, of each by its oldest row if that is a start; returns what came of each."""
-    return await fetch_all(connection, schema, _TABLE, "apply_starts", ids=list(ids))
+    rows = await fetch_all(connection, schema, _TABLE, "apply_starts", ids=list(ids))
+    return [{**row, "differs": is_other(row.pop("input"), row.pop("payload"))} for row in rows]
 
 
 async def waiting_start(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> WorkflowInfo | None:

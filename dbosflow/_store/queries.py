@@ -16,17 +16,18 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import DictRow, dict_row, namedtuple_row
 
-from dbosflow._store import statements
+from dbosflow._store import payloads, statements
 from dbosflow._store.arrays import TYPES, Texts
 from dbosflow._store.wire import Statement, execute
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, AsyncCursor
 
     from dbosflow._store.arrays import ArrayType, ScalarType
+    from dbosflow.codecs.chain import Codecs
 
 Rows = list[DictRow]
 
@@ -70,7 +71,38 @@ async def _fetch_text(
             except errors.ReadOnlySqlTransaction:
                 await connection.close()  # see `wire`
                 raise
-            return await cursor.fetchall() if cursor.description else []
+            return _readable(connection, cursor, await cursor.fetchall()) if cursor.description else []
+
+
+def _readable(connection: AsyncConnection[Any], cursor: AsyncCursor[Any], rows: list[Any]) -> list[Any]:
+    """The rows with their payloads as they were before they were stored."""
+    names = payloads.COLUMNS.intersection([column.name for column in cursor.description or ()])
+    if not names:
+        return rows
+    codecs = payloads.codecs_of(connection)
+    return [_unsealed(codecs, row, names) for row in rows]
+
+
+def _unsealed(codecs: Codecs, row: Any, names: Iterable[str]) -> Any:
+    """A row, which is only made anew if it holds an envelope."""
+    is_dict = isinstance(row, dict)
+    for name in names:
+        text = row[name] if is_dict else getattr(row, name)
+        if isinstance(text, str) and (found := payloads.unsealed(codecs, text)) is not text:
+            row = {**row, name: found} if is_dict else row._replace(**{name: found})
+    return row
+
+
+async def ask(connection: AsyncConnection[Any], schema: str, text: str, values: Mapping[str, Any]) -> Rows:
+    """The rows of a statement that is not prepared: a plan that was made for an empty table would scan it later."""
+    with rights_named(schema):
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            try:
+                await cursor.execute(statements.literal(text), values, prepare=False)
+            except errors.ReadOnlySqlTransaction:
+                await connection.close()  # see `wire`
+                raise
+            return _readable(connection, cursor, await cursor.fetchall())
 
 
 async def fetch_hot(
@@ -89,6 +121,14 @@ async def fetch_hot(
     with rights_named(schema):
         result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
     columns = [(column, _LOADERS[result.ftype(column)]) for column in range(result.nfields)]
+    sealed = [column for column, _ in columns if result.fname(column) in _PAYLOADS]
+    if sealed:
+        codecs = payloads.codecs_of(connection)
+
+        def load_payload(value: bytes) -> str | None:
+            return payloads.unsealed(codecs, value.decode())
+
+        columns = [(column, load_payload if column in sealed else load) for column, load in columns]
     get = result.get_value
     return [
         [None if (value := get(row, column)) is None else load(value) for column, load in columns]
@@ -104,6 +144,9 @@ _LOADERS: dict[int, Callable[[bytes], Any]] = {
     701: float,
 }
 """How to load columns in text format, by the type's id in Postgres's catalog."""
+
+_PAYLOADS = frozenset(name.encode() for name in payloads.COLUMNS)
+
 
 _TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)")
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._store.payloads import codecs_of, sealed
 from dbosflow._store.queries import fetch_all
 from dbosflow.schedule_definitions import ScheduleDef
 from dbosflow.serde import for_people
@@ -112,7 +113,7 @@ async def tick(
         ids=list(candidates.ids),
         ats=list(candidates.ats),
         begins=list(candidates.begins),
-        inputs=list(candidates.inputs),
+        inputs=_stored(connection, candidates.inputs),
     )
     return Started(found[0]["queue"], found[0]["started"], found[0]["buffered_at"]) if found else None
 
@@ -150,7 +151,8 @@ async def add(
 ) -> bool:
     """Adds a schedule, whose first tick comes after ``now``; whether there was none of its name."""
     fingerprints, next_at = [definition.fingerprint], definition.ticks.after(now)
-    values = {**definition.columns(), "module": module, "fingerprints": fingerprints, "next_at": next_at, "now": now}
+    values = {**_columns(connection, definition), "module": module, "fingerprints": fingerprints}
+    values |= {"next_at": next_at, "now": now}
     return bool(await fetch_all(connection, schema, _TABLE, "add", **values))
 
 
@@ -168,7 +170,7 @@ async def change(
         schema,
         _TABLE,
         "change",
-        **definition.columns(),
+        **_columns(connection, definition),
         module=module,
         fingerprints=fingerprints,
         next_at=before.next_at if same else definition.ticks.after(before.now),
@@ -202,7 +204,8 @@ async def start(
     counted: bool,
 ) -> Started:
     """Starts workflows of a schedule besides its times; with ``counted`` they count as running for later ticks."""
-    which = {"name": row.name, "now": row.now, "ids": list(ids), "inputs": list(inputs), "counted": counted}
+    which: dict[str, Any] = {"name": row.name, "now": row.now, "ids": list(ids), "counted": counted}
+    which["inputs"] = _stored(connection, inputs)
     (found,) = await fetch_all(connection, schema, _TABLE, "start", **which)
     return Started(found["queue"], found["started"])
 
@@ -218,6 +221,15 @@ async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bo
 async def list_schedules(connection: AsyncConnection[Any], schema: str, name: str | None = None) -> list[ScheduleInfo]:
     """All schedules, or the one of a name, sorted by name."""
     return [_info(row) for row in await fetch_all(connection, schema, _TABLE, "list", name=name)]
+
+
+def _stored(connection: AsyncConnection[Any], inputs: Sequence[str]) -> list[str | None]:
+    codecs = codecs_of(connection)
+    return [sealed(codecs, text) for text in inputs]
+
+
+def _columns(connection: AsyncConnection[Any], definition: ScheduleDef) -> dict[str, Any]:
+    return definition.columns() | {"input": sealed(codecs_of(connection), definition.input)}
 
 
 def _row(row: DictRow) -> ScheduleRow:

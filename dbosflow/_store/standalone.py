@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbosflow._store.payloads import codecs_of, sealed_values
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ async def _append(connection: AsyncConnection[Any], schema: str, stream_id: str,
         id=stream_id,
         path=path,
         writer=what.writer,
-        **asdict(what.content),
+        **_stored(connection, what.content),
         media_type=what.media_type,
         close=what.close,
         producer=producer and producer.id,
@@ -219,6 +220,10 @@ async def _append(connection: AsyncConnection[Any], schema: str, stream_id: str,
         stream_seq=what.stream_seq,
     )
     return Appending(**row)
+
+
+def _stored(connection: AsyncConnection[Any], content: Content) -> dict[str, Any]:
+    return asdict(content) | {"values": sealed_values(codecs_of(connection), content.values)}
 
 
 async def _create(connection: AsyncConnection[Any], schema: str, what: Creation) -> str:
@@ -275,7 +280,7 @@ async def _copy(
     await fetch_all(connection, schema, _TABLE, "copy", id=what.id, source=source.id, before=offset)
     if part.count:
         begin = (await fetch_all(connection, schema, _TABLE, "block_at", id=source.id, offset=offset))[0]["offset"]
-        values = asdict(part) | {"id": what.id, "offset": begin, "writer": f"{what.writer}/part"}
+        values = _stored(connection, part) | {"id": what.id, "offset": begin, "writer": f"{what.writer}/part"}
         await fetch_all(connection, schema, _TABLE, "add", **values)
 
 

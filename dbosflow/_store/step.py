@@ -15,6 +15,7 @@ from dbosflow._store.carried import NOTHING_CARRIED, Carried
 from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
 from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
+from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._store.queries import Rows
+    from dbosflow.errors import CodecError
 
 _TABLE = "step"
 
@@ -96,6 +98,8 @@ class History:
     """The arguments of a later iteration than the first, as JSON."""
     carried: Carried = NOTHING_CARRIED
     """What the iteration before has handed on."""
+    unreadable: CodecError | None = None
+    """Why one of the payloads cannot be decoded here."""
     read_for: float = 0.0
     """Seconds that the query took, together with those of others."""
 
@@ -130,6 +134,9 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
         if row.seq is not None:
             history.last_seq = max(history.last_seq, row.seq)
             history.last_turn = max(history.last_turn, row.turn)
+        for text in (row.output, row.error):
+            if isinstance(text, Unreadable):
+                history.unreadable = text.error
         _PARTS[row.part](history, row)
     for history in found.values():
         _begin_with(history, history.carried)

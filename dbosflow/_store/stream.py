@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psycopg.errors import ReadOnlySqlTransaction
-from psycopg.rows import dict_row
-
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_all, fetch_hot, rights_named
+from dbosflow._store.payloads import codecs_of, is_other, sealed, sealed_values
+from dbosflow._store.queries import ask, fetch_all, fetch_hot
 from dbosflow.serde import for_people
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from dbosflow._store.queries import Rows
     from dbosflow.types import Ranges
 
 _TABLE = "stream"
@@ -228,6 +225,11 @@ async def append(
     """
     names = ("ids", "keys", "counts", "kinds", "values", "bytes", "producers")
     values: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    given, codecs = values["values"], codecs_of(connection)
+    values["values"] = [
+        sealed_values(codecs, text) if kind == FrameKind.VALUES else sealed(codecs, text)
+        for text, kind in zip(given, values["kinds"], strict=True)
+    ]
     known = [(seen or {}).get(row[:2]) for row in rows]
     values |= {
         "known_runs": [one and one.run for one in known],
@@ -236,31 +238,18 @@ async def append(
         "max_values": max_values,
         "max_bytes": max_bytes,
     }
-    with rights_named(schema):
-        found = await _append(connection, schema, values)
+    found = await ask(connection, schema, statements.load(_TABLE, schema)["append"], values)
     return [
         Appended(
             None if row["status"] is None else WorkflowStatus(row["status"]),
             tuple(row["input_streams"] or ()),
-            *(row["declared"], row["ended"], row["offset"], row["differs"], row["full"]),
+            *(row["declared"], row["ended"], row["offset"], is_other(row["values"], text), row["full"]),
             None
             if row["run"] is None or (max_values, max_bytes) == (None, None)
             else Seen(row["run"], row["next"], row["bytes"] or 0),
         )
-        for row in found
+        for row, text in zip(found, given, strict=True)
     ]
-
-
-async def _append(connection: AsyncConnection[Any], schema: str, values: dict[str, Any]) -> Rows:
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        # Not prepared: a plan that was made while the table was empty would scan the table.
-        statement = statements.literal(statements.load(_TABLE, schema)["append"])
-        try:
-            await cursor.execute(statement, values, prepare=False)
-        except ReadOnlySqlTransaction:
-            await connection.close()  # see `wire`
-            raise
-        return await cursor.fetchall()
 
 
 async def emitted(

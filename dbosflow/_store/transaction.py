@@ -23,11 +23,12 @@ from dbosflow._store.arrays import ARRAYS, dump_values
 from dbosflow._store.batch import columns_of, composed
 from dbosflow._store.batch_rows import ROW_TYPES, sql_types
 from dbosflow._store.cancel_request import CancelRequest
+from dbosflow._store.payloads import codecs_of, sealed_tables
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection, Connection
@@ -119,7 +120,7 @@ def commit_read_only(link: Link) -> PQGen[None]:
     return _all(link.pgconn, _COMMIT)
 
 
-def commit(link: Link, schema: str, owned: Owned, tables: dict[str, Sequence[Row]]) -> PQGen[CancelRequest | None]:
+def commit(link: Link, schema: str, owned: Owned, tables: Mapping[str, Sequence[Row]]) -> PQGen[CancelRequest | None]:
     """Checks the deferred constraints, and sends the last statement and COMMIT, all in one round trip.
 
     ``tables`` has the rows of the record and of the blocks. Returns the request to end the workflow, if there is one.
@@ -130,6 +131,7 @@ def commit(link: Link, schema: str, owned: Owned, tables: dict[str, Sequence[Row
         psycopg.errors.DivisionByZero: the gate is shut.
         psycopg.Error: nothing is committed if the connection still works; else nobody knows.
     """
+    tables = sealed_tables(codecs_of(link), tables)
     single = all(len(rows) == 1 for rows in tables.values())
     statement, types = _last(tuple(tables), schema, single, owned.timeline is not None)
     values: list[bytes | None] = [owned.worker_id.bytes, owned.marker.encode()]

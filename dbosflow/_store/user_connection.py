@@ -14,12 +14,14 @@ from psycopg.rows import TupleRow, tuple_row
 from dbosflow._sessions import ENCODING
 from dbosflow._store.attempts import LONGEST_ATTEMPT, SHORTEST_ATTEMPT, target_of
 from dbosflow._store.connection import Connection
+from dbosflow.codecs.chain import NO_CODECS
 from dbosflow.errors import TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._store.attempts import Target
+    from dbosflow.codecs.chain import Codecs
 
 _PREPARE_AFTER = 5
 """Runs of a statement before it is prepared: psycopg's own number."""
@@ -63,6 +65,9 @@ class UserConnection(Connection):
 
 class SyncUserConnection(psycopg.Connection[TupleRow]):
     """What the sync function of a transaction gets."""
+
+    codecs: Codecs = NO_CODECS
+    """What the payloads in its last statement pass."""
 
     is_over: BaseException | None = None
     """Raised at the next statement: the transaction's time is over."""

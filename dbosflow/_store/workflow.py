@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.cancel_request import CancelRequest
+from dbosflow._store.payloads import codecs_of, sealed, sealed_values
 from dbosflow._store.queries import fetch_all, fetch_hot
 from dbosflow._store.start_options import NO_OPTIONS, Dedup, StartOptions
 from dbosflow.serde import for_people, size_of
@@ -118,6 +119,7 @@ class Outcome:
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
     """Inserts queued workflows; returns the ids that were new."""
+    codecs = codecs_of(connection)
     columns: dict[str, Any] = {}
     sections: tuple[str, ...] = ()
     if any(row.message is not None for row in rows):
@@ -126,7 +128,7 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         columns |= {
             "message_ids": [workflow_id for workflow_id, _ in first],
             "message_keys": [message.key for _, message in first],
-            "message_values": [message.values for _, message in first],
+            "message_values": [sealed_values(codecs, message.values) for _, message in first],
             "message_bytes": [size_of(message.values) for _, message in first],
             "message_producers": [message.producer for _, message in first],
         }
@@ -143,7 +145,7 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         names=[row.name for row in rows],
         queues=[row.queue for row in rows],
         priorities=[row.priority for row in rows],
-        inputs=[row.input for row in rows],
+        inputs=[sealed(codecs, row.input) for row in rows],
         input_streams=[keys_text(row.input_streams) for row in rows],
         sections=sections,
         **columns,
@@ -239,6 +241,17 @@ async def release(
     ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
     rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
     return {row["id"]: row["queue"] for row in rows}
+
+
+async def put_off(
+    connection: AsyncConnection[Any], schema: str, *, workflow_id: str, worker_id: UUID, epoch: int, error: str
+) -> bool:
+    """Has a workflow of a live worker wait for a time; returns whether it does. Not while its row is locked.
+
+    The ``error`` is stored as it is: it is for those who cannot decode anything.
+    """
+    which = {"workflow_id": workflow_id, "worker_id": worker_id, "epoch": epoch, "error": error}
+    return bool(await fetch_all(connection, schema, _TABLE, "put_off", **which))
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:

@@ -17,6 +17,8 @@ DbosflowError
 ├── InWorkflowError             the call is only valid in a step or outside of workflows
 ├── BranchError                 durable work from code that is no branch of the workflow
 ├── SerializationError          JSON cannot carry the value under its declared type
+├── CodecError                  a payload cannot be decoded by the codecs of this process
+│   └── MissingKeyError         it is encrypted with a key that this process does not have; names the key
 ├── WorkflowError               an error about one workflow
 │   ├── WorkflowNotFoundError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
@@ -76,11 +78,13 @@ from dbosflow.errors.calls import (
     WrongColourError,
 )
 from dbosflow.errors.general import (
+    CodecError,
     ConfigurationError,
     DatabaseUnavailableError,
     DbosflowError,
     DefinitionError,
     EngineClosedError,
+    MissingKeyError,
     OutdatedWorkersError,
     PermissionDeniedError,
     SchemaError,
@@ -142,6 +146,7 @@ __all__ = [
     "AlreadyAnsweredError",
     "BlockingCallError",
     "BranchError",
+    "CodecError",
     "ConfigurationError",
     "ContinueAsNewError",
     "DatabaseUnavailableError",
@@ -156,6 +161,7 @@ __all__ = [
     "LeaseLostError",
     "MessageTimeoutError",
     "MessageTooLargeError",
+    "MissingKeyError",
     "NoTransactionError",
     "NonDeterminismError",
     "NonRetryableError",

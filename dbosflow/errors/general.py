@@ -37,3 +37,19 @@ class EngineClosedError(DbosflowError):
 
 class SerializationError(DbosflowError):
     """JSON cannot carry a value under its declared type. The message names the function and the type."""
+
+
+class CodecError(DbosflowError):
+    """A payload in the database cannot be decoded by the codecs of this process. Nothing is lost by that."""
+
+
+class MissingKeyError(CodecError):
+    """A payload is encrypted with a key that this process does not have."""
+
+    def __init__(self, key_id: str, message: str) -> None:
+        super().__init__(key_id, message)
+        self.key_id = key_id
+        """The id of the key."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -10,6 +10,7 @@ from dbosflow._records.pins import queue_of, version_of
 from dbosflow._records.spaces import token_of, topic_of
 from dbosflow._store.explain import MANY
 from dbosflow.management.explanation import Cause
+from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +101,11 @@ def _delay(facts: Facts) -> Iterator[Cause]:
 
 
 def _suspended(facts: Facts) -> Iterator[Cause]:
-    wake_at = facts.subject["wake_at"]
+    wake_at, error = facts.subject["wake_at"], facts.subject["error"]
+    if error is not None:
+        what = f"the last worker that had it could not read it{_error(error)}: it waits until {_moment(wake_at)}"
+        yield _cause(facts, "unreadable", what, "a worker of its queue that has the key, or the codec", until=wake_at)
+        return
     until = "" if wake_at is None else f", at the latest at {_moment(wake_at)}"
     yield _cause(facts, "suspended", f"it only waits, and has left memory until something comes{until}", until=wake_at)
 
@@ -233,6 +238,8 @@ def _worker_command(subject: DictRow) -> str:
 
 def _error(text: str | None) -> str:
     """The class and message of an error, in parentheses."""
+    if isinstance(text, Unreadable):
+        return f" ({text})"
     record = json.loads(text) if text else None
     return f" ({record.get('type')}: {record.get('message')})" if isinstance(record, dict) else ""
 

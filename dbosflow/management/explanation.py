@@ -20,6 +20,7 @@ CauseCode = Literal[
     "slot",
     "delay",
     "suspended",
+    "unreadable",
     "dead-owner",
     "silent-owner",
     "running",

@@ -235,7 +235,7 @@ class EngineOutbox(EngineMessages):
             run_at=options.run_at,
             max_recoveries=options.max_recoveries,
             attributes=options.attributes,
-            payload=request.arguments_text(),
+            payload=settings.chain.seal(request.arguments_text()),
         )
         return insert, WorkflowHandle(self._host, self._core, workflow_id, definition)
 
@@ -253,7 +253,7 @@ class EngineOutbox(EngineMessages):
             workflow_id=workflow_id,
             key=inbox_key(check_topic(topic)),
             producer=None if once is None else of_idempotency_key(once),
-            payload=text,
+            payload=self._settings.chain.seal(text),
         )
 
     def _write_in(self, connection: object, insert: _Insert) -> None:

@@ -213,6 +213,7 @@ POOL = (
             "workflow_id": "w5",
             "operation": "first",
             "secret": "s",
+            "record": None,
             "key": "dbosflow/token/first",
             "kind": "complete",
             "payload": "1",
@@ -416,6 +417,7 @@ OF_THE_WORKER = (
     Case("transaction.wait_for_commit", {"workflow_id": "w2"}, 1, workflow=KEY),
     Case("transaction.witness", {"workflow_id": "w2", "key": "step#0"}, 1, step=STEPS),
     Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
+    Case("workflow.put_off", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1, "error": "{}"}, 1, workflow=KEY),
     Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
         "workflow.adopt",

@@ -59,6 +59,7 @@ async def open_pool(url: str, settings: Settings) -> AsyncConnectionPool[Any]:
             # A pooler would run a prepared statement on a connection that does not know it.
             "prepare_threshold": None if settings.pooled else _PREPARE_AFTER,
             "wish": Wish(wanted(POOL, idle=settings.lease), is_own=not settings.pooled),
+            "codecs": settings.chain,
         },
         timeout=settings.connect_timeout,
         open=False,

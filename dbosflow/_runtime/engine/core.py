@@ -50,6 +50,7 @@ from dbosflow._sessions import READER
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow.errors import EngineClosedError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, Resumption
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -280,6 +281,8 @@ class EngineCore:
                 return ending
         while (outcome := await self._outcomes.wait_for(workflow_id, ended=ended)) is None:
             await self.transactions.wait_for_start(workflow_id)
+        readable(outcome.output)
+        readable(outcome.error)
         return outcome
 
     # -- streams -----------------------------------------------------------------------------------------------------

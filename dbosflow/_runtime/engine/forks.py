@@ -21,6 +21,7 @@ from dbosflow._store.fork import ForkRequest
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import OutdatedWorkersError, StreamTruncatedError, WorkflowConflictError, WorkflowForkError
 from dbosflow.types import WorkflowStatus
+from dbosflow.unreadable import Unreadable, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -128,7 +129,11 @@ class Forks:
         again = dict.fromkeys(keys.operation_of(key, kind) for key, kind in beside if is_delivered(kind))
         others = tuple(key for key in again if key != request.step_key)
         tokens = await self._repository.ask(fork.open_tokens, request.fork_id, request.turn)
-        ids = tuple(TokenId(request.fork_id, key, json.loads(secret)).text() for key, secret in tokens)
+        ids = tuple(
+            TokenId(request.fork_id, key, json.loads(secret)).text()
+            for key, secret in tokens
+            if not isinstance(secret, Unreadable)
+        )
         return MadeFork(request.fork_id, request.turn, others, ids)
 
 
@@ -194,8 +199,9 @@ def _turn_before_the_end(workflow_id: str, end: End, failures: list[FailedRecord
     failures = [record for record in failures if record.turn <= end.last]
     if end.status == WorkflowStatus.CANCELLED or end.timed_out or not failures:
         return end.last + 1
-    causes = [*_rows(json.loads(end.error or "{}"))]
-    cause = next((one for one in failures if one.error and _is_of(json.loads(one.error), causes)), None)
+    causes = [*_rows(json.loads(readable(end.error) or "{}"))]
+    records = ((one, readable(one.error)) for one in failures)
+    cause = next((one for one, error in records if error and _is_of(json.loads(error), causes)), None)
     if cause is None:  # if the last thing that the program learnt was an error, it has made another one of that
         cause = failures[0] if failures[0].error else None
     if cause is None:

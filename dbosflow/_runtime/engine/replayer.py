@@ -29,7 +29,9 @@ from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Ending, Record, Values
 from dbosflow._runtime.runs.state import RunStopped
+from dbosflow.errors import CodecError
 from dbosflow.types import WorkflowStatus
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +88,11 @@ async def replay(
     *,
     limit: float,
 ) -> ReplayResult:
-    """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds."""
+    """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds.
+
+    Raises:
+        CodecError: a payload cannot be decoded here.
+    """
     loop = asyncio.get_running_loop()
     definition = registry.get(workflow.name)
     assert definition is not None
@@ -105,9 +111,10 @@ async def replay(
         runner.on_launched = seen.begin
         try:
             history = (await histories.read([workflow.id])).get(workflow.id) if epoch > 1 else None
-            run = runner.launch(
-                Launch(workflow.id, definition, workflow.input, workflow.inputs, epoch=epoch, history=history)
-            )
+            launch = Launch(workflow.id, definition, workflow.input, workflow.inputs, epoch=epoch, history=history)
+            if isinstance(launch.refusal, CodecError):
+                raise launch.refusal
+            run = runner.launch(launch)
             assert run is not None  # the runner is not closing yet
             await seen.wait_for_end(run, runner, limit)
         finally:
@@ -124,7 +131,7 @@ async def _values(repository: Repository, workflow_id: str) -> dict[Source, list
         for producer in stream.producers:
             if not is_of_step(producer) and stream.first == 0:
                 pages = await repository.emitted(workflow_id, stream.key, producer)
-                found[stream.key, producer] = [value for page in pages for value in json.loads(page)]
+                found[stream.key, producer] = [value for page in pages for value in json.loads(readable(page) or "[]")]
     return found
 
 
@@ -140,6 +147,9 @@ class _NoOwnership:
     async def renew(self, run: Run) -> int | None:  # noqa: ARG002 (see OwnershipPort)
         """Returns ``None``: the workflow is owned elsewhere, if at all."""
         return None
+
+    async def put_off(self, run: Run, why: CodecError) -> None:
+        """Nothing."""
 
     async def release(self, runs: list[Run]) -> None:
         """Does nothing, since there is nothing to give up."""

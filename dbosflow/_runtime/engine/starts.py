@@ -15,6 +15,7 @@ from dbosflow._store import worker
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import OutdatedWorkersError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -194,7 +195,7 @@ class Starts:
         if found.name != name:
             msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {name!r} cannot have it"
             raise WorkflowConflictError(workflow_id, msg)
-        if found.iteration is None and found.input != arguments_text:
+        if found.iteration is None and found.input != arguments_text and not isinstance(found.input, Unreadable):
             logger.warning(
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )

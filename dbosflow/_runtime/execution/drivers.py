@@ -173,11 +173,13 @@ class LoopDriver:
         if not self._is_here:
             return await asyncio.to_thread(drive, run.thread_driver.wait(run, work))
         if awaits is None:
-            return await work
+            with run.giving_back():
+                return await work
         wait = wait or elsewhere()
         run.begin_wait(wait)
         try:
-            return await work
+            with run.giving_back():
+                return await work
         finally:
             run.end_wait(wait)
 
@@ -314,7 +316,7 @@ class ThreadDriver:
 
     def _wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
         done = asyncio.run_coroutine_threadsafe(work, self._loop)
-        with run.cancelling(done):
+        with run.cancelling(done), run.giving_back():
             return done.result()
 
     def _wait_durably(self, run: Run, work: Coroutine[Any, Any, T], wait: DurableWait) -> T:

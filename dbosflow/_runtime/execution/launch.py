@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from dbosflow._store.step import NO_HISTORY
+from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +41,20 @@ class Launch:
     """About how many seconds are left until its deadline, if it has one: the database decides when that has passed."""
     has_deadline: bool = False
     """Whether it has a deadline, of which the engine was told before."""
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why the workflow cannot be run here: its history cannot be read, or a payload cannot be decoded."""
+        if isinstance(self.history, Exception):
+            return self.history
+        if self.history is not None and self.history.unreadable is not None:
+            return self.history.unreadable
+        return self.arguments_text.error if isinstance(self.arguments_text, Unreadable) else None
+
+    @property
+    def whole_history(self) -> History:
+        """The history, if the workflow can be run here."""
+        return NO_HISTORY if self.history is None or self.refusal is not None else cast("History", self.history)
 
     @classmethod
     def of_start(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from dbosflow._store import workflow
-from dbosflow._store.notify import queue_topic
+from dbosflow._store.notify import ALARM_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
+from dbosflow.failures import brief_error, dump_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow.config import Settings
+    from dbosflow.errors import CodecError
 
 logger = logging.getLogger("dbosflow.runner")
 
@@ -36,6 +38,9 @@ class OwnershipPort(Protocol):
 
     async def release(self, runs: list[Run], /) -> None:
         """Gives up the workflows of these runs, which have stopped."""
+
+    async def put_off(self, run: Run, why: CodecError, /) -> None:
+        """Gives up the workflow of a run that has stopped, for some time."""
 
 
 class LeaseOwnership:
@@ -63,6 +68,28 @@ class LeaseOwnership:
                     )
             except workflow.RowLockedError:
                 await asyncio.sleep(_COMMIT_PAUSE)
+
+    async def put_off(self, run: Run, why: CodecError) -> None:
+        """Has the workflow of a run wait for some time, after which any worker may claim it."""
+        error = brief_error(dump_error(why))
+        for _ in range(_RELEASES):
+            try:
+                async with self._connection() as connection:
+                    was_put_off = await workflow.put_off(
+                        connection,
+                        self._schema,
+                        workflow_id=run.workflow_id,
+                        worker_id=self._lease.id,
+                        epoch=run.epoch,
+                        error=error,
+                    )
+            except (psycopg.Error, DbosflowError, OSError) as error:
+                logger.warning("workflow %s is given up with its worker: %s", run.workflow_id, error)
+                return
+            if was_put_off:
+                self._announce([ALARM_TOPIC])
+                return
+            await asyncio.sleep(_COMMIT_PAUSE)
 
     async def release(self, runs: list[Run]) -> None:
         """Returns the workflows of these runs to their queues, now or a little later."""

@@ -28,10 +28,10 @@ from dbosflow._runtime.execution.run_log import log_run
 from dbosflow._runtime.execution.runners_here import runners_here
 from dbosflow._runtime.execution.slots import Slots
 from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
+from dbosflow._runtime.execution.unreadable_runs import UnreadableRuns, refuse
 from dbosflow._runtime.process.thread_pool import thread_pools
 from dbosflow._runtime.runs.entries import Suspension
-from dbosflow._store.step import NO_HISTORY, History
-from dbosflow.errors import DbosflowError, NonDeterminismError
+from dbosflow.errors import CodecError, DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -97,6 +97,7 @@ class Runner:
         behind = backing(self)
         self.suspended = SuspendedRuns(behind.journal, self._is_here, on_over=self._remove)
         self._ownership = behind.ownership
+        self._unreadable = UnreadableRuns(behind.ownership, self._is_here, begin_task=self._task, on_over=self._remove)
         self._cancelled = CancelledRuns(
             settings.grace, bodies=self._bodies, journal=behind.journal, is_here=self._is_here, begin_task=self._task
         )
@@ -130,7 +131,8 @@ class Runner:
         return self._runs.get(run.workflow_id) is run
 
     def _body_stopped(self, run: Run) -> None:
-        self.suspended.body_stopped(run)
+        if not self._unreadable.body_stopped(run):
+            self.suspended.body_stopped(run)
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
@@ -158,15 +160,16 @@ class Runner:
 
     def launch(self, launch: Launch) -> Run | None:
         """Begins a run; ``None`` if the engine closes, and the workflow goes on elsewhere."""
-        workflow_id, history = launch.workflow_id, launch.history
+        workflow_id, why_not = launch.workflow_id, launch.refusal
         if self._closing:  # nothing would stop it: it goes on elsewhere, once the lease is released
             if launch.on_slot_freed is not None:
                 launch.on_slot_freed(workflow_id)
             return None
-        run = Run(self._environment, launch, history if isinstance(history, History) else NO_HISTORY)
+        run = Run(self._environment, launch, launch.whole_history)
         if launch.on_slot_freed is not None:
             self._slots.hold(run, launch.on_slot_freed)
-        self._note_limits(run, launch)
+        if not isinstance(why_not, CodecError):  # then nothing on record may be looked at
+            self._note_limits(run, launch)
         if self.on_launched is not None:
             self.on_launched(run)
         previous = self._runs.get(workflow_id)
@@ -176,11 +179,8 @@ class Runner:
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
         log_run(run, "begins at epoch %d", launch.epoch)
-        if isinstance(history, Exception):  # without its records it would begin anew
-            msg = f"its records cannot be read: {type(history).__name__}: {history}"
-            run.contradict(NonDeterminismError(workflow_id, msg))
-            run.stop(msg)
-            self._bodies.over(run, None, history)
+        if why_not is not None:
+            refuse(run, why_not, self._bodies)
             return run
         self._bodies.begin(run, is_child=launch.is_child)
         if run.awaits_delivery:

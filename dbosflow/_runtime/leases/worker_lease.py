@@ -133,6 +133,7 @@ class WorkerLease:
             timeout=self._settings.connect_timeout,
             pooled=bool(self._settings.pooled),
             settings=wanted(WORKER, idle=self._settings.lease),
+            codecs=self._settings.chain,
         )
         try:
             await self.check_timeline(connection)

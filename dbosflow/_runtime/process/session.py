@@ -64,6 +64,7 @@ class Session:
             timeout=settings.connect_timeout,
             pooled=bool(settings.pooled),
             settings=wanted(self._special, idle=settings.lease),
+            codecs=settings.chain,
         )
         if not settings.pooled:  # a statement prepared behind a pooler is prepared for the next client
             connection.prepare_threshold = 0

@@ -52,10 +52,12 @@ class TransactionPool:
                     return self._free.pop(place)
             if self._free and len(self._free) + self._taken > self._settings.transaction_pool_size:
                 await _close(self._free.pop(0))  # of the other colour
-            return await self._connect(is_async=is_async)
+            connection = await self._connect(is_async=is_async)
         except BaseException:
             self._leave()
             raise
+        connection.codecs = self._settings.chain
+        return connection
 
     async def _connect(self, *, is_async: bool) -> AnyUserConnection:
         settings, pause = self._settings, _FIRST_PAUSE

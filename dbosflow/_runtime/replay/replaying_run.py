@@ -19,6 +19,7 @@ from dbosflow._runtime.runs.end_request import message_of
 from dbosflow._runtime.runs.state import RunState, RunStopped
 from dbosflow._runtime.runs.state_ports import StateEnvironment
 from dbosflow._store.cancel_request import CANCELLED
+from dbosflow.errors import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -256,6 +257,25 @@ class ReplayingRun(RunState):
             self.contradict(why)
             self.stop("it is parked as blocked")
         return why
+
+    def give_back(self, why: CodecError) -> BaseException:
+        """Ends this pass, which needs a payload that cannot be decoded here: another worker may have the key.
+
+        Nothing of it is on record, and the body gets no error that it could handle. Returns what to raise instead.
+        """
+        if self.stopping is None:
+            self.unreadable = why
+            self.stop("it needs a payload that cannot be decoded here")
+        assert self.stopping is not None
+        return self.stopping
+
+    @contextmanager
+    def giving_back(self) -> Iterator[None]:
+        """Ends this pass if what the block reads for it cannot be decoded here."""
+        try:
+            yield
+        except CodecError as error:
+            raise self.give_back(error) from error
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:

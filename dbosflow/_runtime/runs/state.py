@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
-    from dbosflow.errors import WorkflowError
+    from dbosflow.errors import CodecError, WorkflowError
 
 _NOBODY_WAITS = threading.Event()
 """The ``interrupted`` of runs whose bodies are on the loop: they have no thread that waits for anything."""
@@ -70,7 +70,8 @@ class RunState(Requested):
     __slots__ = (
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
         *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted"),
-        *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
+        *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "unreadable", "waits"),
+        "workflow_id",
     )
 
     environment: StateEnvironment
@@ -94,6 +95,8 @@ class RunState(Requested):
         """Whether a new pass, read from the tables, takes the run's place: then not even its end may be written."""
         self.contradiction: WorkflowError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
+        self.unreadable: CodecError | None = None
+        """Why the workflow is given back: a payload of it cannot be decoded here."""
         self.cancelled = False
         self.request: CancelRequest | None = None
         self.has_deadline = False

@@ -11,6 +11,7 @@ from zlib import crc32
 from dbosflow._store.schedule import Candidates
 from dbosflow.serde import Codec
 from dbosflow.types import Tick
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -99,6 +100,7 @@ def begins_at(definition: ScheduleDef, at: datetime) -> datetime:
 
 def input_of(definition: ScheduleDef, tick: Tick) -> str:
     """The arguments of a workflow that a schedule starts."""
+    readable(definition.input)
     if definition.tick_parameter is None:
         return definition.input
     return json.dumps({**json.loads(definition.input), definition.tick_parameter: json.loads(_TICK.dump(tick))})

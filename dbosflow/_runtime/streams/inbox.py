@@ -21,6 +21,7 @@ from dbosflow import serde
 from dbosflow._runtime.streams.hub import UNSEEN
 from dbosflow._store.carried import ReadPlace
 from dbosflow.types import FrameKind
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -185,6 +186,7 @@ class Inbox:
 
     def _accept(self, page: Page) -> None:
         for block in page.blocks:
+            readable(block.values)
             if block.kind is FrameKind.VALUES:
                 for offset, text in enumerate(_texts(block), block.offset):
                     if offset >= self.next and offset not in self._received:

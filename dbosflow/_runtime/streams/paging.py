@@ -19,6 +19,7 @@ from dbosflow.errors import (
 )
 from dbosflow.failures import cancel_reason, load_error
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
+from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
     from dbosflow._runtime.streams.position import Progress, ReadRequest
@@ -72,6 +73,7 @@ class PageReader:
         Raises:
             StreamTruncatedError: the next values were trimmed.
             SerializationError: the final payload is not of the type.
+            CodecError: the next values, or the final payload, cannot be decoded here.
         """
         request = self._request
         limits = (request.until, None if progress is None else progress.next)
@@ -114,6 +116,7 @@ class PageReader:
         first = max(self._next - block.offset, 0)
         if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
             return  # a block is of one attempt, and is rolled back as a whole
+        readable(block.values)
         last = int(min(block.count, until - block.offset))
         values, unfit = decoded(block.values or "[]", block.count, first, last, self._request.codec)
         offset = block.offset + first
@@ -136,6 +139,7 @@ def outcome_of(request: ReadRequest, kind: FrameKind, payload: str | None) -> St
     """How a stream ended for its reader, by its terminal frame."""
     if kind is FrameKind.COMPLETE:
         codec = request.final
+        readable(payload)
         final = None if payload is None else serde.for_people(payload) if codec is None else codec.load(payload)
         return StreamOutcome(kind, final=final)
     workflow_id, key = request.workflow_id, request.key

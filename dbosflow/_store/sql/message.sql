@@ -1,7 +1,7 @@
 -- Messages to workflows: the values of streams that begin with `dbosflow/inbox/`, written from outside (_records/spaces.py).
 
 -- name: send (appends messages to inboxes: for each topic all blocks, in order, or none)
--- Places are given as in `append` of stream.sql, which explains why that is safe: the primary key lets only one writer have
+-- Places, and what was there before, are given as in `append` of stream.sql, which explains why that is safe: the primary key lets only one writer have
 -- the place that it saw, and what this statement does not see of an earlier try was not written. `first` is sorted, to avoid
 -- deadlocks. Nothing is declared: a topic begins with its first message. No frame ends an inbox: the status that this
 -- statement sees is the answer. A message that is accepted in the moment of the end is never received, and `prune` keeps
@@ -98,7 +98,7 @@ given AS MATERIALIZED (
         LIMIT 1
     ) AS head ON true
 ), known AS MATERIALIZED (
-    SELECT g.number, same."offset", same.values::text <> g.values AS differs
+    SELECT g.number, same."offset", CASE WHEN same.values::text <> g.values THEN same.values::text END AS other
     FROM given g
     CROSS JOIN LATERAL (
         (SELECT b."offset", b.values
@@ -153,9 +153,9 @@ given AS MATERIALIZED (
 -- ]
 )
 SELECT p.status, coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
-       coalesce(k.differs, false) AS differs, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
+       k.other AS values, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
 -- [outbox
-     , g.workflow_id, g.key, g.producer
+     , g.workflow_id, g.key, g.producer, CASE WHEN k.other IS NOT NULL THEN g.values END AS payload
 -- ]
 FROM given g
 JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
@@ -201,8 +201,11 @@ SELECT key FROM stream WHERE starts_with(key, 'dbosflow/event/') ORDER BY key CO
 -- name: resolve (the answer to a token, unless somebody has answered before)
 -- The record of the token shows that there is such a token, and its secret: the caller names both. The primary key lets one
 -- answer in. An answer that another one has overtaken in the same moment sees nothing: it is sent again, and finds it.
+-- A secret that is encoded is returned as it is stored: once the caller has decoded it, it asks again, for a `record` with that
+-- text.
 WITH token AS MATERIALIZED (
-    SELECT w.id, w.status, w.status IN ('succeeded', 'failed', 'cancelled') AS ended, s.output #>> '{}' = :secret::text AS valid
+    SELECT w.id, w.status, w.status IN ('succeeded', 'failed', 'cancelled') AS ended, s.output::text AS record,
+           coalesce(s.output #>> '{}' = :secret::text OR s.output::text = :record::text, false) AS valid
     FROM (SELECT :workflow_id::text AS id) AS r
     LEFT JOIN dbosflow.workflow w ON w.id = r.id
     LEFT JOIN dbosflow.step s ON s.workflow_id = w.id AND s.key = :operation::text AND s.kind = 'token'
@@ -218,6 +221,6 @@ WITH token AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING producer
 )
-SELECT t.status, coalesce(t.valid, false) AS valid,
+SELECT t.status, t.valid, CASE WHEN NOT t.valid THEN t.record END AS stored,
        coalesce((SELECT producer FROM there), (SELECT producer FROM answered)) AS answered_by
 FROM token t;

@@ -143,7 +143,9 @@ WITH taken AS MATERIALIZED (
     DELETE FROM dbosflow.outbox o
     WHERE o.workflow_id = ANY(:ids::text[]) AND o.id = ANY(ARRAY(SELECT t.id FROM taken t))
 )
-SELECT t.workflow_id, t.name, t.queue, s.id IS NOT NULL AS is_new, w.name AS taken_by, w.iteration IS NULL AND w.input::text <> t.payload::text AS differs,
+SELECT t.workflow_id, t.name, t.queue, s.id IS NOT NULL AS is_new, w.name AS taken_by,
+       CASE WHEN w.iteration IS NULL AND w.input::text <> t.payload::text THEN w.input::text END AS input,
+       CASE WHEN w.iteration IS NULL AND w.input::text <> t.payload::text THEN t.payload::text END AS payload,
        extract(epoch FROM least(t.deadline_at, t.wake_at) - now())::double precision AS remaining
 FROM taken t
 LEFT JOIN started s ON s.id = t.workflow_id

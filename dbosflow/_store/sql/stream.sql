@@ -94,7 +94,8 @@ GROUP BY b.key ORDER BY b.key;
 -- only one writer have the place, and no other statement that saw this tail can write after it. A writer that lost tries
 -- again with the new tail. For the same reason `known` is exact: if this statement does not see a block of ours, the
 -- first place is taken, too. The end of a workflow takes a place in each of its inputs, so nothing is written after it.
--- `first` is sorted, to avoid deadlocks.
+-- `first` is sorted, to avoid deadlocks. What is stored of a block that was there, if it is another text, is returned: the
+-- same values may be encoded otherwise.
 -- If a stream would exceed a limit, nothing is written to it; the writer learns how full the stream is, and sends what
 -- fits. All values ever written count. Their number follows from the tail, because inputs hold nothing else. Their bytes
 -- are added up from where the writer has last seen the stream (`known`), unless that part was trimmed, or belongs to
@@ -140,7 +141,7 @@ WITH given AS MATERIALIZED (
           AND b."offset" >= CASE WHEN seen.goes_on THEN s.known_offset ELSE 0 END
     ) AS written ON :max_bytes::bigint IS NOT NULL
 ), known AS MATERIALIZED (
-    SELECT g.number, same."offset", same.values::text <> g.values AS differs
+    SELECT g.number, same."offset", CASE WHEN same.values::text <> g.values THEN same.values::text END AS other
     FROM given g
     CROSS JOIN LATERAL (
         (SELECT b."offset", b.values
@@ -181,7 +182,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT p.status, p.input_streams, coalesce(p.declared, false) AS declared, coalesce(p.ended, false) AS ended,
        coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
-       coalesce(k.differs, false) AS differs, f.fits IS FALSE AS "full", p.next, p.bytes::bigint AS bytes, p.run
+       k.other AS values, f.fits IS FALSE AS "full", p.next, p.bytes::bigint AS bytes, p.run
 FROM given g
 JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
 LEFT JOIN known k ON k.number = g.number

@@ -62,7 +62,7 @@ WITH due AS MATERIALIZED (
 ), gone AS (
     DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
 )
-UPDATE dbosflow.workflow w SET status = 'queued'
+UPDATE dbosflow.workflow w SET status = 'queued', error = NULL  -- of one that was put off: see workflow.sql
 FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
 WHERE w.id = d.id
 RETURNING w.queue;

@@ -161,6 +161,23 @@ FROM mine
 WHERE w.id = mine.id
 RETURNING w.id, w.queue;
 
+-- name: put_off (a run that a live worker cannot read, and that another one perhaps can)
+-- It waits for a tenth of its age, so that a worker that has the key comes soon, and few look at what none has the key of.
+-- Between two batches, and with the fence and the lock of `release`. A cancellation is not lost: it wakes what waits. The
+-- error says why, until the workflow is due again.
+WITH mine AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.id = :workflow_id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = :epoch
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE dbosflow.workflow w
+SET worker_id = NULL, epoch = w.epoch + 1, status = 'waiting', error = :error::json,
+    wake_at = now() + least(greatest((now() - w.created_at) / 10, interval '1 second'), interval '5 minutes')
+FROM mine
+WHERE w.id = mine.id
+RETURNING w.id;
+
 -- name: requeue (the runs of dead workers; runs after the death, so that it sees all that they claimed)
 -- dbosflow/_runtime/execution/quarantine.py says which runs a death counts against. Level-triggered: it handles the runs of
 -- all dead workers, whichever process marked them. Index: workflow_owned, a probe for each: the planner knows nothing of
