@@ -45,6 +45,7 @@ from dbosflow.messages import (
     send,
     send_async,
 )
+from dbosflow.queues import Queue
 from dbosflow.schedules import Schedule, schedule
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
@@ -66,7 +67,7 @@ from dbosflow.streams import (
 )
 from dbosflow.timers import sleep, sleep_async, timeout, wait
 from dbosflow.transactions import transaction
-from dbosflow.types import Cancellation, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
+from dbosflow.types import Cancellation, QueueInfo, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
 __all__ = [
@@ -77,6 +78,8 @@ __all__ = [
     "Engine",
     "Explanation",
     "Message",
+    "Queue",
+    "QueueInfo",
     "Request",
     "Resumption",
     "Retention",

@@ -19,6 +19,7 @@ from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.first import Message, take_message
 from dbosflow.outbox.engine_outbox import EngineOutbox
+from dbosflow.queues import Queues
 from dbosflow.schedule_definitions import declared_schedules
 from dbosflow.schedules.engine_schedules import Schedules
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
@@ -64,6 +65,11 @@ class Engine(EngineOutbox):
     def workflows(self) -> Workflows:
         """The workflows of this database: listings in pages, forks and retries, and what changes many at a time."""
         return Workflows(self._host, self._core)
+
+    @property
+    def queues(self) -> Queues:
+        """The queues of this database: their limits, and what they hold."""
+        return Queues(self._host, self._core)
 
     @property
     def schedules(self) -> Schedules:

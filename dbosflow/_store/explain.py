@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import queue_of
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Facts:
     """The live workers."""
     queue: DictRow | None
     """For a queued one: how many are before it, and how many run."""
+    limits: DictRow | None = None
+    """For a queued one of a queue with limits: these, and how many run."""
     timers: Rows = field(default_factory=list)
     retries: Rows = field(default_factory=list)
     bodies: Rows = field(default_factory=list)
@@ -51,11 +54,12 @@ async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str)
         if subject["ended_at"] is not None:
             return Facts(subject, workers, None)
         queue = await _queue(connection, schema, subject) if subject["status"] == "queued" else None
+        limits = await fetch_all(connection, schema, _TABLE, "limits", name=queue_of(subject["queue"])) if queue else []
         lists = {
             name: await fetch_all(connection, schema, _TABLE, name, workflow_id=workflow_id, limit=_FEW)
             for name in ("timers", "retries", "bodies", "waiters", "children", "outbox")
         }
-        return Facts(subject, workers, queue, **lists)
+        return Facts(subject, workers, queue, limits[0] if limits else None, **lists)
 
 
 async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:

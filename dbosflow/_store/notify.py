@@ -1,9 +1,10 @@
 """NOTIFY and LISTEN: a few channels per schema. Each payload is a JSON array of topics.
 
-A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``, ``d`` (a
-worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon),
-``z`` (a suspended workflow waits), ``o`` (rows are in the outbox), ``t`` (a schedule was changed). Hints may be lost,
-duplicated or late; only latency depends on them.
+A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
+``l<queue>`` (its limits have changed, or a slot of it is free), ``d`` (a worker came or went), ``x`` (a worker has
+died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon), ``z`` (a suspended workflow waits), ``o``
+(rows are in the outbox), ``t`` (a schedule was changed). Hints may be lost, duplicated or late; only latency depends on
+them.
 
 The topics are divided into parts, each with a channel of its own. A process only listens to the parts that have
 subscribers. So an idle worker listens to its queues and to what concerns all processes, however much is streamed.
@@ -61,6 +62,11 @@ def queue_topic(queue: str) -> str:
     return f"q{queue}"
 
 
+def limits_topic(queue: str) -> str:
+    """The topic of a queue's limits, and of room in a queue that was full."""
+    return f"l{queue}"
+
+
 EVERYBODYS = ""
 """The part of the topics that every process listens to."""
 _QUEUE_PARTS, _WORKFLOW_PARTS = 8, 32
@@ -75,7 +81,7 @@ def part_of(topic: str) -> str:
     kind = topic[:1]
     if kind in {"w", "s"}:
         return f"w{crc32(topic[1:].partition(SEPARATOR)[0].encode()) % _WORKFLOW_PARTS}"
-    if kind == "q":
+    if kind in {"q", "l"}:
         return f"q{crc32(topic[1:].encode()) % _QUEUE_PARTS}"
     return EVERYBODYS
 

@@ -18,13 +18,14 @@ from psycopg.rows import DictRow, dict_row, namedtuple_row
 
 from dbosflow._store import payloads, statements
 from dbosflow._store.arrays import TYPES, Texts
-from dbosflow._store.wire import Statement, execute
+from dbosflow._store.wire import Statement, execute, execute_together
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from psycopg import AsyncConnection, AsyncCursor
+    from psycopg.pq.abc import PGresult
 
     from dbosflow._store.arrays import ArrayType, ScalarType
     from dbosflow.codecs.chain import Codecs
@@ -116,10 +117,30 @@ async def fetch_hot(
     **values: Any,
 ) -> list[list[Any]]:
     """The rows of a hot statement, with the columns in order. The caller has the connection for itself."""
-    statement, types = _hot(table, name, sections, statements.load(table, schema, *sections)[name])
-    parameters = [types[key].dump(values[key]) for key in types]
+    statement, parameters = _bound(schema, table, name, sections, values)
     with rights_named(schema):
         result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
+    return _loaded(connection, result)
+
+
+async def fetch_hot_together(
+    connection: AsyncConnection[Any], schema: str, table: str, names: Sequence[str], /, **values: Any
+) -> list[list[list[Any]]]:
+    """The rows of several hot statements, which share one transaction, one round trip, and their values."""
+    sent = [_bound(schema, table, name, (), values) for name in names]
+    with rights_named(schema):
+        results = await execute_together(connection, sent, prepare=connection.prepare_threshold is not None)
+    return [_loaded(connection, result) for result in results]
+
+
+def _bound(
+    schema: str, table: str, name: str, sections: tuple[str, ...], values: Mapping[str, Any]
+) -> tuple[Statement, list[bytes | None]]:
+    statement, types = _hot(table, name, sections, statements.load(table, schema, *sections)[name])
+    return statement, [types[key].dump(values[key]) for key in types]
+
+
+def _loaded(connection: AsyncConnection[Any], result: PGresult) -> list[list[Any]]:
     columns = [(column, _LOADERS[result.ftype(column)]) for column in range(result.nfields)]
     sealed = [column for column, _ in columns if result.fname(column) in _PAYLOADS]
     if sealed:
@@ -148,15 +169,14 @@ _LOADERS: dict[int, Callable[[bytes], Any]] = {
 _PAYLOADS = frozenset(name.encode() for name in payloads.COLUMNS)
 
 
-_TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)")
+_TYPED = re.compile(r"%\((?P<name>[a-z_]\w*)\)s::(?P<type>[a-z ]+(?:\[\])?)")
 
 
 @cache
 def _hot(
     table: str, name: str, sections: tuple[str, ...], text: str
 ) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
-    casts = _TYPED.finditer(statements.with_sections(statements.source(table)[name], sections))
-    types = {cast["name"]: TYPES[cast["type"].strip()] for cast in casts}
+    types = {cast["name"]: TYPES[cast["type"].strip()] for cast in _TYPED.finditer(text)}
     sent = statements.numbered(text, [*types])
     return Statement(
         "_".join(("dbosflow", table, name, *sections)).encode(), sent.encode(), tuple(one.oid for one in types.values())

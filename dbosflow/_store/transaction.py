@@ -13,10 +13,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from psycopg import Error, OperationalError, generators
+from psycopg import Error, generators
 from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
-from psycopg.waiting import Ready, Wait
+from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, dump_values
@@ -25,7 +24,7 @@ from dbosflow._store.batch_rows import ROW_TYPES, sql_types
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.payloads import codecs_of, sealed_tables
 from dbosflow._store.queries import fetch_all
-from dbosflow._store.wire import Statement
+from dbosflow._store.wire import Statement, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,7 +163,7 @@ def _commit(link: Link, last: Statement, values: list[bytes | None]) -> PQGen[Ca
     pgconn.send_query_params(_COMMIT, None)
     sent.append(None)
     pgconn.pipeline_sync()
-    results = yield from _until_sync(pgconn)
+    results = yield from until_sync(pgconn)
     pgconn.exit_pipeline_mode()
     _judge(results, sent, known, last)
     text = results[-2].get_value(0, 1)
@@ -211,29 +210,6 @@ def _last(names: tuple[str, ...], schema: str, single: bool, on_timeline: bool) 
     return Statement(
         name.encode(), statements.numbered(text, (*others, *fields)).encode(), (*others.values(), *oids)
     ), types
-
-
-def _until_sync(pgconn: PGconn) -> PQGen[list[PGresult]]:
-    """Sends what is in the pipeline, and returns all results up to its end."""
-    while pgconn.flush():
-        ready = yield Wait.RW
-        if ready & Ready.R:
-            pgconn.consume_input()
-    results: list[PGresult] = []
-    while True:
-        while pgconn.is_busy():
-            yield Wait.R
-            pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            if pgconn.status == ConnStatus.BAD:
-                _raise_first(results)
-                msg = "the connection was lost before the answer to COMMIT"
-                raise OperationalError(msg)
-        elif result.status == ExecStatus.PIPELINE_SYNC:
-            return results
-        else:
-            results.append(result)
 
 
 def _all(pgconn: PGconn, text: bytes) -> PQGen[None]:

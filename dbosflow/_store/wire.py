@@ -12,20 +12,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from psycopg import generators
+from psycopg import OperationalError, generators
 from psycopg.errors import (
     DuplicatePreparedStatement,
     InvalidSqlStatementName,
     ReadOnlySqlTransaction,
     error_from_result,
 )
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.waiting import Ready, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg import AsyncConnection
-    from psycopg.pq.abc import PGresult
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
 
 _prepared: WeakKeyDictionary[AsyncConnection[Any], set[bytes]] = WeakKeyDictionary()
 """The names of the prepared statements on each connection."""
@@ -66,12 +68,84 @@ async def execute(
         except InvalidSqlStatementName:
             # Nothing was executed. psycopg has deallocated all statements of the session, as after each rollback.
             _prepared.pop(connection, None)
-    connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
-    with suppress(DuplicatePreparedStatement):  # whoever prepared it was cancelled before the answer
-        await answer(connection)
-    _prepared.setdefault(connection, set()).add(statement.name)
+    await _prepare(connection, statement)
     send(connection, statement, values)
     return await answer(connection)
+
+
+async def _prepare(connection: AsyncConnection[Any], statement: Statement) -> None:
+    """Prepares a statement, if it is not prepared yet."""
+    known = _prepared.setdefault(connection, set())
+    if statement.name not in known:
+        connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
+        with suppress(DuplicatePreparedStatement):  # whoever prepared it was cancelled before the answer
+            await answer(connection)
+        known.add(statement.name)
+
+
+async def execute_together(
+    connection: AsyncConnection[Any], sent: Sequence[tuple[Statement, Sequence[bytes | None]]], *, prepare: bool
+) -> list[PGresult]:
+    """Executes statements in one transaction and one round trip; returns the result of each.
+
+    Each has a snapshot of its own, and sees what those before it have locked and written. If one fails, nothing of them
+    is written. The arguments and errors are those of ``execute``.
+    """
+    for is_last in (False, True):
+        if prepare:
+            for statement, _ in sent:
+                await _prepare(connection, statement)
+        results = await connection.wait(_together(connection.pgconn, sent, prepare=prepare))
+        failed = next((one for one in results if one.status == ExecStatus.FATAL_ERROR), None)
+        if failed is None:
+            return results
+        error = error_from_result(failed)
+        if is_last or not isinstance(error, InvalidSqlStatementName):
+            if isinstance(error, ReadOnlySqlTransaction):
+                await connection.close()  # as in `answer`
+            raise error
+        _prepared.pop(connection, None)
+    raise AssertionError
+
+
+def _together(
+    pgconn: PGconn, sent: Sequence[tuple[Statement, Sequence[bytes | None]]], *, prepare: bool
+) -> PQGen[list[PGresult]]:
+    pgconn.enter_pipeline_mode()
+    for statement, values in sent:
+        formats = [Format.BINARY] * len(values)
+        if prepare:
+            pgconn.send_query_prepared(statement.name, values, formats)
+        else:
+            pgconn.send_query_params(statement.text, values, statement.types, formats)
+    pgconn.pipeline_sync()
+    results = yield from until_sync(pgconn)
+    pgconn.exit_pipeline_mode()
+    return results
+
+
+def until_sync(pgconn: PGconn) -> PQGen[list[PGresult]]:
+    """Sends what is in the pipeline, and returns all results up to its end."""
+    while pgconn.flush():
+        ready = yield Wait.RW
+        if ready & Ready.R:
+            pgconn.consume_input()
+    results: list[PGresult] = []
+    while True:
+        while pgconn.is_busy():
+            yield Wait.R
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            if pgconn.status == ConnStatus.BAD:
+                if (failed := next((one for one in results if one.status == ExecStatus.FATAL_ERROR), None)) is not None:
+                    raise error_from_result(failed)
+                msg = "the connection was lost before the answer to COMMIT"
+                raise OperationalError(msg)
+        elif result.status == ExecStatus.PIPELINE_SYNC:
+            return results
+        else:
+            results.append(result)
 
 
 def send(connection: AsyncConnection[Any], statement: Statement, values: Sequence[bytes | None]) -> bool:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbosflow._records.pins import queue_of
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.payloads import codecs_of, sealed, sealed_values
 from dbosflow._store.queries import fetch_all, fetch_hot
@@ -178,8 +179,12 @@ async def claim(
     limit: int,
     suspects: bool = True,
 ) -> list[Claimed]:
-    """Claims up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``."""
-    which: dict[str, Any] = {"queue": queue, "names": names, "limit": limit, "suspects": suspects}
+    """Claims up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``.
+
+    None of a queue with limits: see ``queue.claim``.
+    """
+    which: dict[str, Any] = {"queue": queue, "limits": queue_of(queue), "names": names, "limit": limit}
+    which |= {"suspects": suspects}
     rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
 

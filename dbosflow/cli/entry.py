@@ -21,6 +21,7 @@ from dbosflow.cli import (
     migrate,
     new,
     prune,
+    queue,
     replay,
     serve,
     stream,
@@ -41,10 +42,10 @@ Durable workflows and durable streams for Python, on nothing but Postgres.
 
 The database of a command is --database-url, else DBOSFLOW_DATABASE_URL, else,
 where it is asked for, an embedded server for development (--embedded). Commands
-that only look (workflow list, show, explain and export, version, stream,
-replay, health, doctor, migrate --sql, prune --dry-run) find that one in its
-usual place, ./.dbosflow, where they are given none of these; those that change
-something ask for --embedded."""
+that only look (workflow list, show, explain and export, queue list and info,
+version, stream, replay, health, doctor, migrate --sql, prune --dry-run) find
+that one in its usual place, ./.dbosflow, where they are given none of these;
+those that change something ask for --embedded."""
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, new, worker, serve, migrate, workflow, stream, replay, prune, version, health, doctor):
+    for command in (demo, new, worker, serve, migrate, workflow, stream, replay, prune, queue, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)
     return parser

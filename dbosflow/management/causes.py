@@ -87,6 +87,24 @@ def _suspect(facts: Facts) -> Iterator[Cause]:
         yield _cause(facts, "suspect", what, "a worker takes it that has no other suspect, and nothing else beside it")
 
 
+def _paused(facts: Facts) -> Iterator[Cause]:
+    limits = facts.limits
+    if limits is not None and limits["paused"]:
+        until = limits["pause_ends_at"]
+        what = f"its queue {limits['name']!r} is paused{'' if until is None else f' until {_moment(until)}'}"
+        yield _cause(facts, "paused", what, f"`dbosflow queue resume {shlex.quote(limits['name'])}`", until=until)
+
+
+def _limit(facts: Facts) -> Iterator[Cause]:
+    limits = facts.limits
+    if limits is not None and limits["concurrency"] is not None and limits["running"] >= limits["concurrency"]:
+        what = (
+            f"{limits['running']} workflows of its queue {limits['name']!r} run, and its limit for all workers is "
+            f"{limits['concurrency']}"
+        )
+        yield _cause(facts, "limit", what, "the end of one of them, or a higher limit")
+
+
 def _slot(facts: Facts) -> Iterator[Cause]:
     assert facts.queue is not None
     if _knowing(facts) and facts.subject["recoveries"] < _SUSPECT:
@@ -200,7 +218,7 @@ def _deadline(facts: Facts) -> Iterator[Cause]:
 
 
 _WORKERS = (_no_worker, _no_worker_of_its_version, _no_worker_of_its_queue, _unknown_name)
-_QUEUED = (_cancel_requested, *_WORKERS, _suspect, _slot)
+_QUEUED = (_cancel_requested, *_WORKERS, _paused, _limit, _suspect, _slot)
 _INSIDE = (_retries, _timers, _waiters, _children, _outbox)
 _ENDED: tuple[Callable[[Facts], Iterator[Cause]], ...] = (_ended,)
 _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {

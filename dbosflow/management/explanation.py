@@ -18,6 +18,8 @@ CauseCode = Literal[
     "unknown-version",
     "suspect",
     "slot",
+    "limit",
+    "paused",
     "delay",
     "suspended",
     "unreadable",

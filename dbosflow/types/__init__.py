@@ -17,6 +17,9 @@ from dbosflow.types.observation import (
     StreamEventKind,
     StreamStats,
 )
+from dbosflow.types.queues import (
+    QueueInfo,
+)
 from dbosflow.types.schedules import (
     Overlap,
     ScheduleInfo,
@@ -52,6 +55,7 @@ __all__ = [
     "Overlap",
     "Page",
     "Processed",
+    "QueueInfo",
     "Ranges",
     "Resumption",
     "Rollback",

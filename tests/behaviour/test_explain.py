@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, map_workflow_async, sleep_async, step, workflow, write_stream_async
+from dbosflow import Engine, Queue, map_workflow_async, sleep_async, step, workflow, write_stream_async
 from dbosflow.errors import WorkflowNotFoundError
 from tests.support import eventually
 
@@ -299,3 +299,22 @@ def test_workers_say_what_they_serve(database_url: str, execute: Execute) -> Non
         eventually(lambda: [queues for queues, _ in execute(served)] == [["", "a", "b"]])
         ((_, names),) = execute(served)
         assert {"explained_parent", "in_a_step"} <= set(names)
+
+
+def test_a_limit_and_a_pause_of_the_queue_are_named(
+    client: Engine, plant: Callable[..., None], add_worker: Callable[..., str]
+) -> None:
+    """With what would end the wait."""
+    owner = add_worker("{q}", "{w}")
+    client.queues.apply(Queue("q", concurrency=2))
+    plant("first", status="running", worker_id=owner, slot="q", epoch=1)
+    plant("third")
+    assert codes(client.workflows.explain("third")) == ["slot"]
+    plant("second", status="running", worker_id=owner, slot="q", epoch=1, queue="dbosflow/pinned/v1/q")
+    explanation = client.workflows.explain("third")
+    assert codes(explanation) == ["limit", "slot"]
+    assert "2 workflows of its queue 'q' run, and its limit for all workers is 2" in str(explanation)
+    client.queues.pause("q", until=1000)
+    (cause, *_) = client.workflows.explain("third").causes
+    assert (cause.code, cause.frees) == ("paused", "`dbosflow queue resume q`")
+    assert cause.until is not None

@@ -25,6 +25,8 @@ OWNED = 1000
 """Workflows that the worker runs."""
 ROLLED_BACK = 30
 """Rows that the cases before have written and rolled back may stand in an index until the server prunes a page."""
+RUNNING = 40
+"""Workflows of the queue with limits that run."""
 BLOCKS = 500
 """Blocks of the long stream."""
 DEAD = 1000
@@ -381,7 +383,7 @@ LISTINGS = (
     listed("by_age", 1001, id_prefix="rare"),
     listed("by_age", 1001, status="running", attributes={"customer": "customer5", "region": "region5"}),
     listed("by_status", 1001, status=["failed", "blocked"]),
-    listed("by_owner", OWNED + CROWD // 4 + 1, status=["queued", "running"]),
+    listed("by_owner", OWNED + CROWD // 4 + 10 * RUNNING + 1, status=["queued", "running"]),
     listed("by_parent", 50, parent_id="w50"),
     listed("by_attribute", 50, attributes={"customer": "customer5"}),
     listed("by_origin", 50, forked_from="w50"),
@@ -394,10 +396,23 @@ LISTINGS = (
 OF_THE_WORKER = (
     Case(
         "workflow.claim",
-        {"worker_id": WORKER, "queue": "", "names": [NAME], "limit": 10, "suspects": True},
+        {"worker_id": WORKER, "queue": "", "limits": "", "names": [NAME], "limit": 10, "suspects": True},
         15,
         workflow=KEY | {"workflow_queued", "workflow_suspected"},
     ),
+    Case(
+        "queue.lock",
+        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME]},
+        OWNED + RUNNING,
+        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned"}),
+    ),
+    Case(
+        "queue.claim",
+        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME], "limit": 10, "suspects": True},
+        OWNED + RUNNING,
+        workflow=KEY | {"workflow_queued", "workflow_suspected", "workflow_slot", "workflow_owned"},
+    ),
+    Case("queue.exists", {"name": "limited"}, 1),
     Case(
         "stream.fetch",
         {
@@ -482,6 +497,16 @@ async def crowded(db: Database, worker_id: UUID) -> None:
            SELECT '', 'k' || n, CASE WHEN n %% 2 = 0 THEN 'q' ELSE 'w' END || n, 's' || n
            FROM generate_series(0, %s) n""",
         CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.workflow (id, name, status, queue, input, slot)
+           SELECT 'l' || n, %s, CASE WHEN n <= %s THEN 'running' ELSE 'queued' END, 'limited', '{}', 'limited'
+           FROM generate_series(1, 10 * %s) n""",
+        *(NAME, RUNNING, RUNNING),
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.queue (name, concurrency, worker_concurrency, settled)
+           VALUES ('limited', 100, 50, true)"""
     )
     await db.rows(
         """INSERT INTO dbosflow.worker (id, state, lease, host, pid, version, ended_at)

@@ -13,6 +13,8 @@ from dbosflow import (
     Cause,
     Engine,
     Message,
+    Queue,
+    QueueInfo,
     Schedule,
     ScheduleInfo,
     StreamChannel,
@@ -178,6 +180,11 @@ class Service:
 
 def managing(engine: Engine) -> None:
     """``engine.workflows``."""
+    engine.queues.apply(Queue("q", concurrency=5, paused=False), Queue("r", worker_concurrency=1))
+    engine.queues.apply("q")  # type: ignore[arg-type]
+    engine.queues.pause("q", until=timedelta(minutes=1))
+    assert_type(engine.queues.list(), tuple[QueueInfo, ...])
+    assert_type(engine.queues.info("q"), QueueInfo)
     assert_type(engine.workflows.list(WorkflowFilter(status="failed")), Page[WorkflowInfo])
     assert_type(next(engine.workflows.iterate()), WorkflowInfo)
     assert_type(engine.workflows.count(), int)

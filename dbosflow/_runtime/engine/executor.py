@@ -193,7 +193,9 @@ class Executor:
                     quarantine=self._quarantine,
                     runner=self.runner,
                     registry=self._registry,
+                    pool=self._pool,
                     wakeups=self._wakeups,
+                    announce=self._announce,
                     settings=self._settings,
                     **self._claiming,
                 )

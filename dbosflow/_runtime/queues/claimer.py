@@ -11,15 +11,18 @@ import asyncio
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._records.pins import stored_queue
+from dbosflow._records.pins import queue_of, stored_queue
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.queues.limits import QueueLimits
 from dbosflow._store import workflow
-from dbosflow._store.notify import queue_topic
+from dbosflow._store.notify import limits_topic, queue_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.execution.quarantine import Quarantine
     from dbosflow._runtime.execution.run import Run
@@ -57,6 +60,8 @@ class QueueSlots:
         self.lock = asyncio.Lock()
         """Held from a look at the free slots until they are taken."""
         self.claimers: list[Claimer] = []
+        self.were_freed = 0
+        """How many runs are over since the last claim from a queue with limits."""
 
     @property
     def free(self) -> float:
@@ -66,8 +71,14 @@ class QueueSlots:
     def freed(self, workflow_id: str) -> None:
         """A run is over."""
         self.running.discard(workflow_id)
+        self.were_freed += 1
         for claimer in self.claimers:
             claimer.look_for_more()
+
+    def take_freed(self) -> int:
+        """How many runs are over since the last call."""
+        freed, self.were_freed = self.were_freed, 0
+        return freed
 
 
 def slots_of(queues: Mapping[str, float], version: str | None) -> Iterator[tuple[str, QueueSlots]]:
@@ -95,7 +106,9 @@ class Claimer(Service):
         quarantine: Quarantine,
         runner: Runner,
         registry: Registry,
+        pool: AsyncConnectionPool[Any],
         wakeups: Wakeups,
+        announce: Callable[[Iterable[str]], None],
         settings: Settings,
         slots_taken: SlotsTaken = lambda queue, *, all_of_them: None,  # noqa: ARG005 (nobody asks)
     ) -> None:
@@ -110,10 +123,17 @@ class Claimer(Service):
         self._registry = registry
         self._settings = settings
         self._slots_taken = slots_taken
+        self._announce = announce
+        self._limits = QueueLimits(
+            queue, pool=pool, schema=settings.schema, wakeups=wakeups, announce=announce, wake=self.wake
+        )
+        self._is_open = True
         self._more = True
         """Whether work without a slot may be waiting: if not, a free slot is no reason to look for work."""
         self._adopted_at = time.monotonic()
         self._adopts = {queue}
+        self._of_others: dict[str, str] = {}
+        """The queues of runs that were adopted from other claimers."""
         self._missed_at = -math.inf
         self._unsubscribe = wakeups.subscribe(queue_topic(queue), self.wake)
         self._leave_quarantine = quarantine.when_free(self.wake)
@@ -132,7 +152,9 @@ class Claimer(Service):
         """Ends the claims."""
         self._unsubscribe()
         self._leave_quarantine()
+        self._limits.close()
         self._slots_taken(self.queue, all_of_them=False)
+        self._is_open = False
         await super().close()
 
     async def work_once(self) -> bool:
@@ -141,34 +163,40 @@ class Claimer(Service):
             await self._adopt()
         async with self._slots.lock:
             limit = int(min(self._slots.free, _CLAIM_LIMIT))
-            self._slots_taken(self.queue, all_of_them=limit <= 0)
+            self._slots_taken(self.queue, all_of_them=limit <= 0 or self._limits.is_full)
             self._more = True
             if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
                 return False
-            claimed = await self._claim(limit)
+            claimed, again = await self._claim(limit)
             await self._launch(claimed)
-        if len(claimed) == limit:
+        await self._limits.settle()
+        if again:
             return True
-        self._more = False
+        self._more = self._limits.has  # there may be room now for what waited before
         if time.monotonic() - self._missed_at > self._settings.safety_poll:
             await self._look_for_unknown()
         return False
 
-    async def _claim(self, limit: int) -> list[Claimed]:
-        names = self._registry.names()
-        if not names:
-            return []
+    async def _claim(self, limit: int) -> tuple[list[Claimed], bool]:
+        """Claims workflows; returns them, and whether there may be more."""
+        which: dict[str, Any] = {"names": self._registry.names(), "suspects": self._quarantine.takes_suspects}
+        if not which["names"]:
+            return [], False
         try:
             async with self._journal.connection() as connection:
-                return await workflow.claim(
-                    connection,
-                    self._settings.schema,
-                    worker_id=self._lease.id,
-                    queue=self.queue,
-                    names=names,
-                    limit=limit,
-                    suspects=self._quarantine.takes_suspects,
+                worker_id, limits = self._lease.id, self._limits
+                if await limits.look(connection):
+                    freed = self._slots.take_freed()
+                    found = await limits.claim(connection, worker_id, freed=freed, limit=limit, **which)
+                    self._slots_taken(self.queue, all_of_them=limits.is_full)
+                    if limits.is_busy:
+                        self._slots.were_freed += freed
+                    if found is not None:
+                        return found
+                claimed = await workflow.claim(
+                    connection, self._settings.schema, worker_id=worker_id, queue=self.queue, limit=limit, **which
                 )
+                return claimed, len(claimed) == limit
         except BaseException:
             self._adopted_at = -math.inf  # whether the claim was committed is not known
             raise
@@ -198,14 +226,25 @@ class Claimer(Service):
                 known=self._runner.known(),
             )
         self._adopted_at = time.monotonic()
+        self._limits.may_have = bool(self._limits.name)
+        self._of_others |= {one.id: one.queue for one in found if one.queue != self.queue}
         await self._launch(found)
 
     async def _launch(self, claimed: list[Claimed]) -> None:
         self._slots.running.update(one.id for one in claimed)
-        await self._runner.resume(claimed, self._slots.freed)
+        await self._runner.resume(claimed, self._freed)
         self._quarantine.enter(claimed, self._runner.run_of)
+
+    def _freed(self, workflow_id: str) -> None:
+        """A run is over."""
+        self._slots.freed(workflow_id)
+        queue = self._of_others.pop(workflow_id, None)
+        if queue is not None:
+            self._announce([limits_topic(queue_of(queue))])  # nobody here looks for more of it
 
     def look_for_more(self) -> None:
         """Looks for work, unless none was left at the last look and nothing was announced since."""
         if self._more:
             self.wake()
+        if not self._is_open and self._limits.has:
+            self._announce([limits_topic(self._limits.name)])  # others may wait for the room

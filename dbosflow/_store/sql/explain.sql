@@ -24,6 +24,13 @@ SELECT (SELECT count(*) FROM (
        (SELECT count(*) FROM (
            SELECT FROM dbosflow.workflow r WHERE r.worker_id IS NOT NULL AND r.queue = :queue LIMIT :limit) AS slots) AS running;
 
+-- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, workflow_slot)
+SELECT q.name, q.concurrency, q.worker_concurrency, q.paused AND coalesce(q.pause_ends_at > now(), true) AS paused, q.pause_ends_at,
+       (SELECT count(*) FROM dbosflow.workflow r
+        WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running
+FROM dbosflow.queue q
+WHERE q.name = :name;
+
 -- name: timers (sleeps, and operations with a deadline, whose time has not come and that are not over; index: step_pkey)
 SELECT s.key, s.kind, s.wake_at
 FROM dbosflow.step s

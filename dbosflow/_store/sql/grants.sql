@@ -12,23 +12,23 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue TO :"role";
 
--- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, unpins, manages schedules, reads)
+-- name: client (starts workflows for workers, writes to their inputs, sets attributes and limits, requests cancellations, resumes, unpins, manages schedules, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter, :"schema".outbox, :"schema".dedup TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
     ON :"schema".workflow TO :"role";
-GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error, queue, input, priority,
-    input_streams, deadline_at, max_recoveries, wake_at) ON :"schema".workflow TO :"role"; -- of one that waits, by a later start
+GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error, queue, slot, input,
+    priority, input_streams, deadline_at, max_recoveries, wake_at) ON :"schema".workflow TO :"role"; -- of one that waits, by a later start
 GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
 GRANT INSERT, DELETE ON :"schema".waiter TO :"role";
 GRANT INSERT, UPDATE ON :"schema".dedup TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue TO :"role";
 GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox TO :"role"; -- who cancels a start there applies it first
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
 
@@ -37,4 +37,4 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter, :"schema".outbox, :"schema".dedup TO :"role";
-GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule TO :"role";
+GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue TO :"role";

@@ -38,7 +38,8 @@ CREATE TABLE dbosflow.workflow (
     cancel_reason       text,                              -- why its cancellation was requested
     timed_out           boolean,                           -- the request is that of its deadline: it ends as failed
     max_recoveries      integer,                           -- how many recoveries park it; null: the engine's setting
-    iteration           integer                            -- how often it was continued as new; null: never
+    iteration           integer,                           -- how often it was continued as new; null: never
+    slot                text                               -- the queue with limits in which it counts while it runs
 ) WITH (fillfactor = 80);
 -- An ANALYZE of a few workflows that one statement made must not tell the planner that there is one time of creation: Postgres
 -- 18 would look up ids by the index of these times.
@@ -62,6 +63,9 @@ CREATE INDEX workflow_due ON dbosflow.workflow (wake_at) WHERE status IN ('waiti
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
 -- A workflow's forks.
 CREATE INDEX workflow_forked ON dbosflow.workflow (forked_from) WHERE forked_from IS NOT NULL;
+-- Counted by a claim from a queue with limits: what runs of that queue, and of each of its partitions. No other is in it.
+CREATE INDEX workflow_slot ON dbosflow.workflow (slot, split_part(queue, chr(31), 2))
+    WHERE status = 'running' AND slot IS NOT NULL;
 -- Scanned by a listing of what needs attention. What succeeds is never in it, and costs nothing.
 CREATE INDEX workflow_unsuccessful ON dbosflow.workflow (status, created_at, id)
     WHERE status IN ('blocked', 'failed', 'cancelled');
@@ -214,6 +218,19 @@ CREATE TABLE dbosflow.worker (
     version_name       text,                               -- its version in its user's words; `version` is dbosflow's own
     schedules          json                                -- that its code declares: their fingerprints by name; null: older code
 ) WITH (fillfactor = 10);
+
+-- The queues with limits. A claim from one holds its row FOR NO KEY UPDATE, and counts in a later statement of the same
+-- transaction what runs: see queue.sql. A queue without a row has no limits, and its claims lock nothing here.
+CREATE TABLE dbosflow.queue (
+    name               text        NOT NULL PRIMARY KEY,   -- in its user's words: the same for all versions
+    concurrency        integer     CHECK (concurrency > 0),         -- how many of it run at a time; null: without limit
+    worker_concurrency integer     CHECK (worker_concurrency > 0),  -- how many of it run in each worker
+    paused             boolean     NOT NULL DEFAULT false, -- nothing of it begins
+    pause_ends_at      timestamptz,                        -- when the pause ends by itself
+    settled            boolean     NOT NULL DEFAULT false, -- whether what ran before the row was there is counted
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    updated_at         timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
 
 -- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under
 -- `id`, which no workflow can have (_records/spaces.py). Whoever writes to one holds this row FOR UPDATE; so its tail, and what

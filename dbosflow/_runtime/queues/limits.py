@@ -1,0 +1,164 @@
+"""The limits of a queue, as one of its claimers keeps them.
+
+```text
+claim ──► took as much as there was room for ──► again, at once
+      ├─► full ──────► until one of its workflows ends: here (a slot is freed), or elsewhere (a hint)
+      ├─► busy ──────► another claimer has its turn: again in some milliseconds
+      ├─► paused ────► until the pause ends, or somebody ends it (a hint)
+      └─► no limits ─► claimed as from any other queue, from here on
+```
+
+The end of a workflow makes room. Its own worker looks first; only if that takes nothing, and the queue was full, the
+others are notified. What is learned here is never what a claim rests on: that asks the tables itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._records.pins import queue_of
+from dbosflow._store import queue
+from dbosflow._store.notify import limits_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.wakeups.topics import Wakeups
+    from dbosflow._store.queue import Room
+    from dbosflow._store.workflow import Claimed
+
+_BUSY = (0.005, 0.02)
+"""Seconds until the next look at a queue of which another claimer has its turn."""
+_LOOK = 0.01
+_LOOKS = 100
+"""Seconds between two looks whether claims are over, and how many there are: a claim takes milliseconds."""
+_UNSETTLED = 2.0
+"""Seconds that whoever gives a queue its first limits has to count what runs of it. Then a claimer does that."""
+
+
+class QueueLimits:
+    """What one claimer knows of its queue's limits."""
+
+    def __init__(
+        self,
+        stored: str,
+        *,
+        pool: AsyncConnectionPool[Any],
+        schema: str,
+        wakeups: Wakeups,
+        announce: Callable[[Iterable[str]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._stored = stored
+        self.name = queue_of(stored)
+        self._pool = pool
+        self._schema = schema
+        self._announce = announce
+        self._wake = wake
+        self.may_have = bool(self.name)
+        """Whether the queue may have limits; what was started without a queue has none."""
+        self.has = False
+        """Whether it has, as far as is known."""
+        self.is_full = False
+        """Whether something waits in it for a slot."""
+        self.is_busy = False
+        """Whether another claimer had its turn at the last look."""
+        self._unsettled = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsubscribe = wakeups.subscribe(limits_topic(self.name), self._changed)
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        self._unsubscribe()
+        self._clear()
+
+    def _changed(self) -> None:
+        """The limits are others, or there is room: a hint."""
+        self.may_have = bool(self.name)
+        self._wake()
+
+    async def look(self, connection: AsyncConnection[Any]) -> bool:
+        """Whether the queue has limits: asked anew if there was reason to."""
+        if self.may_have and not self.has:
+            self.has = await queue.is_limited(connection, self._schema, self.name)
+            self.may_have = False
+        return self.has
+
+    async def claim(
+        self, connection: AsyncConnection[Any], worker_id: UUID, *, freed: int, limit: int, **which: Any
+    ) -> tuple[list[Claimed], bool] | None:
+        """Claims what there is room for; and whether to look again at once. ``None``: the queue has no limits any more.
+
+        ``freed`` is the number of the queue's workflows that have ended here since the last look.
+        """
+        self._clear()
+        claimed, room = await queue.claim(
+            connection, self._schema, worker_id=worker_id, queue=self._stored, limit=limit, **which
+        )
+        self.is_busy = room is not None and room.is_busy
+        if room is None:
+            self.has = self.is_full = False
+            return None
+        self.is_full = room.is_open and room.is_full
+        self._unsettled = 0 if room.settled else self._unsettled + 1
+        most = limit if room.room is None else max(min(limit, room.room), 0)
+        if self.is_busy:
+            self._come_again(random.uniform(*_BUSY))  # noqa: S311 (jitter)
+        elif room.paused_for is not None:
+            self._come_again(room.paused_for)
+        elif not room.settled:
+            self._come_again(_UNSETTLED)
+        elif len(claimed) < min(freed, most) and _was_full(room, freed):
+            self._announce([limits_topic(self.name)])
+        return claimed, bool(claimed) and len(claimed) == most
+
+    async def settle(self) -> None:
+        """Counts what ran of the queue before it had limits, if whoever set them has not."""
+        if self._unsettled > 1:
+            async with self._pool.connection() as connection:
+                await settle(connection, self._schema, self.name)
+            self._unsettled = 0
+            self._announce([limits_topic(self.name)])
+
+    def _come_again(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(max(seconds, _BUSY[0]), self._wake)
+
+    def _clear(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _was_full(room: Room, freed: int) -> bool:
+    """Whether the queue was full before so many of its workflows ended, so that others may wait for room."""
+    return room.room is not None and room.room <= freed
+
+
+async def settle(connection: AsyncConnection[Any], schema: str, name: str) -> None:
+    """Counts what was claimed from a queue before it had limits. Until then nothing more of it is claimed.
+
+    What is under way, and may be such a claim, is waited for: up to a second.
+    """
+    committing: set[str] | None = None
+    for _ in range(_LOOKS):
+        found = await queue.under_way(connection, schema, name)
+        if found is None:
+            return  # another process was faster
+        if committing is not None:
+            committing &= found.writers
+        elif not found.older:
+            committing = found.writers
+        if committing is not None and not committing:
+            break
+        await asyncio.sleep(_LOOK)
+    for _ in range(_LOOKS):
+        if not await queue.mark(connection, schema, name):
+            break
+        await asyncio.sleep(_LOOK)
+    await queue.set_settled(connection, schema, name)

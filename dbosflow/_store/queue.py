@@ -1,0 +1,126 @@
+"""The table ``queue``: the limits of queues, and claims that keep them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dbosflow._records.pins import queue_of
+from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_together
+from dbosflow._store.workflow import Claimed
+from dbosflow.types import QueueInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
+
+_TABLE = "queue"
+_COLUMNS = ("concurrency", "worker_concurrency", "paused", "pause_ends_at", "pause_for")
+
+
+class Room(NamedTuple):
+    """What a claimer has found of a queue with limits. It is a moment older than the claim."""
+
+    is_open: bool
+    """Whether the queue is not paused, and what ran before it had limits is counted."""
+    room: int | None
+    """How many more of the queue may run here; ``None``: as many as there are."""
+    settled: bool
+    """Whether what ran before the queue had limits is counted."""
+    paused_for: float | None
+    """Seconds until the pause ends by itself."""
+    waits: bool
+    """Whether something waits that the claimer can take."""
+    locked: bool
+    """Whether the claimer had its turn."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something waits for a slot of the queue."""
+        return self.waits and self.room is not None and self.room <= 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another claimer had its turn, so that this one has to come again."""
+        return self.is_open and self.waits and not self.is_full and not self.locked
+
+
+async def claim(
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    worker_id: UUID,
+    queue: str,
+    names: Sequence[str],
+    limit: int,
+    suspects: bool = True,
+) -> tuple[list[Claimed], Room | None]:
+    """``workflow.claim`` for a queue with limits: no more than it has room for. ``None``: the queue has no limits."""
+    found, claimed = await fetch_hot_together(
+        connection,
+        schema,
+        _TABLE,
+        ("lock", "claim"),
+        worker_id=worker_id,
+        name=queue_of(queue),
+        queue=queue,
+        names=names,
+        limit=limit,
+        suspects=suspects,
+    )
+    return [Claimed(*row) for row in claimed], Room(*found[0]) if found else None
+
+
+async def is_limited(connection: AsyncConnection[Any], schema: str, queue: str) -> bool:
+    """Whether the queue has limits."""
+    ((found,),) = await fetch_hot(connection, schema, _TABLE, "exists", name=queue_of(queue))
+    return bool(found)
+
+
+async def apply(connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any]) -> bool:
+    """Sets those limits of a queue that are ``changed``; returns whether they hold: else it is to be settled."""
+    values = {**dict.fromkeys(_COLUMNS), **changed}
+    (row,) = await fetch_all(connection, schema, _TABLE, "apply", name=name, **values, changed=[*changed])
+    return bool(row["settled"])
+
+
+class UnderWay(NamedTuple):
+    """The statements that may claim from a queue without its limits."""
+
+    older: bool
+    """Whether there are any whose snapshot is older than the limits."""
+    writers: set[str]
+    """The transactions that are under way, of which some may be of such a statement, and be committed just now."""
+
+
+async def under_way(connection: AsyncConnection[Any], schema: str, name: str) -> UnderWay | None:
+    """What is under way since before a queue had limits; ``None``: it is settled."""
+    rows = await fetch_all(connection, schema, _TABLE, "under_way", name=name)
+    return UnderWay(rows[0]["older"], {*rows[0]["writers"]}) if rows else None
+
+
+async def mark(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
+    """Lets what runs of a queue count; whether there is more of it, which was locked."""
+    return bool((await fetch_all(connection, schema, _TABLE, "mark", name=name))[0]["again"])
+
+
+async def set_settled(connection: AsyncConnection[Any], schema: str, name: str) -> None:
+    """From here on the queue is claimed from."""
+    await fetch_all(connection, schema, _TABLE, "settle", name=name)
+
+
+async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
+    """Removes the limits of a queue; returns whether it had any."""
+    return bool(await fetch_all(connection, schema, _TABLE, "delete", name=name))
+
+
+async def list_queues(connection: AsyncConnection[Any], schema: str) -> tuple[QueueInfo, ...]:
+    """The queues that have limits or work."""
+    return tuple(QueueInfo(**row) for row in await fetch_all(connection, schema, _TABLE, "list", name=None))
+
+
+async def info(connection: AsyncConnection[Any], schema: str, name: str) -> QueueInfo:
+    """The queue of this name, which may have neither limits nor work."""
+    rows = await fetch_all(connection, schema, _TABLE, "list", name=name)
+    return QueueInfo(**rows[0]) if rows else QueueInfo(name)

@@ -1,0 +1,160 @@
+"""``dbosflow queue``: the limits of queues, and what is in them."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from dbosflow.cli import console
+from dbosflow.cli.console import say
+from dbosflow.cli.database import client
+from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow.cli.options import Commands
+    from dbosflow.types import QueueInfo
+
+_LIST = """\
+List the queues that have limits, or in which something waits or runs."""
+
+_SET = """\
+Set limits of a queue, and leave its others as they are. They hold in all workers
+when the command has ended. What runs goes on, also above a lower limit; then
+nothing of the queue begins until there is room."""
+
+_PAUSE = """\
+Let nothing of a queue begin, until it is resumed or until a time. What runs of it
+goes on, and new work waits."""
+
+_FIELDS = (
+    '"name", "limited", "concurrency", "worker_concurrency" (null: no limit), "paused", "paused_until", "waiting", '
+    '"running", "oldest" and "oldest_age" (of those that wait; in seconds)'
+)
+_LIMITS = ("concurrency", "worker_concurrency")
+_NONE = "none"
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command ``queue``."""
+    group = commands.add_parser("queue", help="see and set the limits of queues", description="Queues.")
+    queue_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    lists = add_command(queue_commands, "list", _list, help="list the queues", description=_LIST)
+    add_json(lists, f"an array of queues; each has {_FIELDS}")
+    add_database(lists)
+    _add(queue_commands, "info", _info, help="show one queue")
+    sets = _add(queue_commands, "set", _set, help="set limits of a queue", description=_SET)
+    sets.add_argument("--concurrency", type=_limit, metavar="N", help=f"how many run at a time; {_NONE!r}: any number")
+    sets.add_argument(
+        "--worker-concurrency", type=_limit, metavar="N", help=f"how many run at a time in each worker; or {_NONE!r}"
+    )
+    pauses = _add(queue_commands, "pause", _pause, help="let nothing of a queue begin", description=_PAUSE)
+    pauses.add_argument(
+        "--until", type=_until, metavar="TIME", help="a time in ISO 8601 with its zone, or a duration like 30m"
+    )
+    _add(queue_commands, "resume", _resume, help="end the pause of a queue")
+    _add(queue_commands, "delete", _delete, help="remove all limits of a queue; what waits in it stays")
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    help: str,  # noqa: A002 (argparse's word)
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    parser = add_command(commands, name, run, help=help, description=description)
+    parser.add_argument("name", metavar="QUEUE", help="the name of the queue")
+    add_json(parser, f"the queue as it is then: an object of {_FIELDS}")
+    add_database(parser)
+    return parser
+
+
+def _limit(text: str) -> int | str:
+    return _NONE if text == _NONE else whole_number(1)(text)
+
+
+def _until(text: str) -> datetime | timedelta:
+    try:
+        return timedelta(seconds=age(text))
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.utcoffset() is None:
+        msg = f"{text!r} is neither a duration like 30m nor a time with its zone, like 2030-01-31T12:00:00+01:00"
+        raise argparse.ArgumentTypeError(msg)
+    return at
+
+
+def _list(args: argparse.Namespace) -> int:
+    with client(args) as engine:
+        found = engine.queues.list()
+    if args.json:
+        say(console.document(found))
+    elif not found:
+        console.complain("no queue has limits, and nothing waits or runs in one")
+    else:
+        say(_table(found))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    with client(args) as engine:
+        return _show(args, engine.queues.info(args.name))
+
+
+def _set(args: argparse.Namespace) -> int:
+    given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
+    if not given:
+        args.parser.error("give at least one limit: --concurrency N or --worker-concurrency N")
+    with client(args, looks=False) as engine:
+        engine.queues.change(args.name, **{name: None if value == _NONE else value for name, value in given.items()})
+        return _show(args, engine.queues.info(args.name))
+
+
+def _pause(args: argparse.Namespace) -> int:
+    with client(args, looks=False) as engine:
+        engine.queues.pause(args.name, until=args.until)
+        return _show(args, engine.queues.info(args.name))
+
+
+def _resume(args: argparse.Namespace) -> int:
+    with client(args, looks=False) as engine:
+        engine.queues.resume(args.name)
+        return _show(args, engine.queues.info(args.name))
+
+
+def _delete(args: argparse.Namespace) -> int:
+    with client(args, looks=False) as engine:
+        engine.queues.delete(args.name)
+        return _show(args, engine.queues.info(args.name))
+
+
+def _show(args: argparse.Namespace, found: QueueInfo) -> int:
+    say(console.document(found) if args.json else _table((found,)))
+    return 0
+
+
+def _table(queues: tuple[QueueInfo, ...]) -> str:
+    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "PAUSED")
+    return console.table(headings, [_row(one) for one in queues])
+
+
+def _row(one: QueueInfo) -> tuple[str, ...]:
+    paused = (
+        "-" if not one.paused else "yes" if one.paused_until is None else f"until {console.moment(one.paused_until)}"
+    )
+    return (
+        one.name,
+        str(one.waiting),
+        "-" if one.oldest_age is None else console.duration(one.oldest_age),
+        str(one.running),
+        *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency)),
+        paused,
+    )

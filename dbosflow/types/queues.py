@@ -1,0 +1,31 @@
+"""The record of a queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 (the types of fields are looked up at run time)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """The limits of a queue, and what it holds at this moment. Times are timezone-aware."""
+
+    name: str
+    limited: bool = False
+    """Whether it has a row of its own: it has limits, or had a pause."""
+    concurrency: int | None = None
+    """How many of its workflows may run at a time, in all workers; ``None``: any number."""
+    worker_concurrency: int | None = None
+    """How many of them may run at a time in each worker; ``None``: as many as the worker has slots for."""
+    paused: bool = False
+    """Whether nothing of it begins."""
+    paused_until: datetime | None = None
+    """When the pause ends by itself."""
+    waiting: int = 0
+    """The number of workflows that wait in it."""
+    running: int = 0
+    """The number of its workflows that run."""
+    oldest: datetime | None = None
+    """When the oldest of those that wait was started."""
+    oldest_age: float | None = None
+    """Its age in seconds."""

@@ -1,0 +1,94 @@
+"""``dbosflow queue``: what an operator sees and sets."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow import Engine, workflow
+from dbosflow.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(database_url: str, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command on the test's database; its status and what it has printed."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = main(["queue", *arguments, "--database-url", database_url])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@workflow(name="queued by command")
+def queued_by_command() -> None:
+    """Waits for a worker."""
+
+
+def in_json(command: Command, *arguments: str) -> dict[str, Any]:
+    """What the command says of the queue."""
+    status, out, _ = command(*arguments, "--json")
+    assert status == 0
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
+    """What is not named stays; `none` is no limit."""
+    limits = ("concurrency", "worker_concurrency")
+    found = in_json(command, "set", "llm", "--concurrency", "5")
+    assert [found[name] for name in limits] == [5, None]
+    found = in_json(command, "set", "llm", "--worker-concurrency", "2")
+    assert [found[name] for name in limits] == [5, 2]
+    found = in_json(command, "set", "llm", "--concurrency", "none")
+    assert [found[name] for name in limits] == [None, 2]
+    assert in_json(command, "delete", "llm")["limited"] is False
+
+
+def test_a_pause_is_set_with_or_without_an_end(command: Command) -> None:
+    """And is over at once when the queue is resumed."""
+    assert in_json(command, "pause", "llm")["paused_until"] is None
+    assert in_json(command, "info", "llm")["paused"] is True
+    assert in_json(command, "pause", "llm", "--until", "30m")["paused_until"] is not None
+    found = in_json(command, "pause", "llm", "--until", "2100-01-01T01:00:00+01:00")
+    assert found["paused_until"] == "2100-01-01T00:00:00+00:00"
+    assert in_json(command, "resume", "llm")["paused"] is False
+
+
+def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
+    """In a table, or as JSON."""
+    status, out, err = command("list")
+    assert (status, out) == (0, "")
+    assert "no queue" in err
+    with Engine(database_url, executes=False) as engine:
+        engine.start(queued_by_command.options(queue="reports"))
+    command("set", "llm", "--concurrency", "5")
+    _, out, _ = command("list")
+    assert [line.split()[0] for line in out.splitlines()] == ["QUEUE", "llm", "reports"]
+    _, out, _ = command("list", "--json")
+    assert [(one["name"], one["waiting"]) for one in json.loads(out)] == [("llm", 0), ("reports", 1)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("set", "llm"),
+        ("set", "llm", "--concurrency", "0"),
+        ("pause", "llm", "--until", "tomorrow"),
+        ("pause", "llm", "--until", "2100-01-01T00:00:00"),
+        ("info",),
+    ],
+)
+def test_wrong_arguments_are_refused(command: Command, arguments: tuple[str, ...]) -> None:
+    """With the status of a wrong usage."""
+    with pytest.raises(SystemExit) as refused:
+        command(*arguments)
+    assert refused.value.code == 2
