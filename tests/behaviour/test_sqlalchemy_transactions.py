@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
-from dbosflow import Engine, recv_async, workflow, write_stream
+from dbosflow import Engine, current, recv_async, workflow, write_stream
 from dbosflow import transaction as psycopg_transaction
 from dbosflow.contrib.sqlalchemy import transaction
-from dbosflow.errors import ConfigurationError, DefinitionError, TransactionError
+from dbosflow.errors import ConfigurationError, DefinitionError, StepTimeoutError, TransactionError
 from tests.behaviour.tables import rows
 
 if TYPE_CHECKING:
@@ -247,3 +247,61 @@ def test_outside_of_workflows_the_caller_passes_the_session(database_url: str) -
         assert orm_moves(session, 1) == 99
         session.rollback()
     assert balances(database_url) == [(1, 100), (2, 0)]
+
+
+class Desk:
+    """A class with a transaction."""
+
+    @transaction
+    @staticmethod
+    def adds(session: Session, amount: int) -> int:
+        account = session.get_one(Account, 2)
+        account.balance += amount
+        return account.balance
+
+
+@workflow
+def orm_method() -> list[int]:
+    return [Desk.adds(1), Desk.adds(1)]
+
+
+def test_a_static_method_may_be_a_transaction(engine: Engine) -> None:
+    assert engine.run(orm_method) == [1, 2]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_conflict_on_a_session_begins_the_transaction_anew(engine: Engine, database_url: str, level: Any) -> None:
+    """SQLAlchemy has errors of its own, around those of psycopg."""
+    tries: list[str | None] = []
+    with psycopg.connect(database_url, autocommit=True) as other:
+
+        @transaction(isolation=level)
+        def reads_then_adds(session: Session) -> None:
+            account = session.get_one(Account, 1)
+            tries.append(current().attempt)
+            if len(tries) == 1:
+                other.execute("UPDATE orm_account SET balance = balance + 7 WHERE id = 1")
+            account.balance += 1
+
+        @workflow(name="orm_conflicting")
+        def orm_conflicting() -> None:
+            reads_then_adds()
+
+        engine.run(orm_conflicting)
+    assert tries == ["1.1", "1.2"]
+    assert balances(database_url)[0] == (1, 108)
+
+
+@transaction(timeout=0.2)
+def orm_dawdles(session: Session) -> None:
+    session.execute(sa.text("SELECT pg_sleep(60)"))
+
+
+@workflow
+def orm_dawdling() -> None:
+    orm_dawdles()
+
+
+def test_a_timeout_of_a_function_on_a_session_says_so(engine: Engine) -> None:
+    with pytest.raises(StepTimeoutError, match="timeout"):
+        engine.run(orm_dawdling)

@@ -45,7 +45,7 @@ class ItemAttempts(Attempts):
         if error is not None:
             warn_of_failure(self._run, self._key, self._step, failures, error)
             original = await self._loop.original(offset, value)
-        self.is_handed_on = True
+        self._is_under_way = False  # the loop counts it off
         self._loop.finish(offset, Finished(record, error, original))
 
     async def _commit_failure(self, record: Record) -> None:

@@ -41,7 +41,7 @@ _LATE_LEASE_PAUSE = 0.05
 class Attempts:
     """The attempts of a step in this pass. A loop records its attempts in its own way: see ``for_each``."""
 
-    __slots__ = ("_branch", "_driver", "_key", "_number", "_run", "_step", "is_handed_on")
+    __slots__ = ("_branch", "_driver", "_is_under_way", "_key", "_number", "_run", "_step")
 
     waits_for_outcomes: ClassVar[bool] = True
     """Whether all that the program has must be durable before the body begins: the body may tell others."""
@@ -50,8 +50,8 @@ class Attempts:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
         self._number = 0
-        self.is_handed_on = False
-        """Whether the body counts as under way until the receiver of its outcome says that it has ended."""
+        self._is_under_way = False
+        """Whether a body counts as under way, and it is for this to say when it has ended."""
 
     async def until_final(
         self, past: Sequence[Recorded], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -64,12 +64,9 @@ class Attempts:
             attempt = self._new_attempt()
             if run.buffer.ahead and self.waits_for_outcomes:
                 await until_durable(self._driver, run)
-            if run.is_draining or not run.environment.lease.in_time:
-                await self._wait_to_begin()
-            run.check_may_begin()
-            run.begin_attempt(key)
-            run.body_begins()
+            await self._begin()
             try:
+                run.begin_attempt(key)
                 record, value, error = await self._once(attempt, args, kwargs)
                 again = False
                 if error is not None:
@@ -80,8 +77,7 @@ class Attempts:
                     return record, value, error
                 delay = await self._failed(attempt, record, error, failures)
             finally:
-                if not self.is_handed_on:
-                    run.body_ended()
+                self._end()
             await self._pause(delay)
 
     def _new_attempt(self) -> StepAttempt:
@@ -113,6 +109,21 @@ class Attempts:
         if last.remaining is not None:
             return last.remaining - run.age - run.environment.clock.ahead
         return self._step.retry.delay_after(failures) - last.age - run.age
+
+    async def _begin(self) -> None:
+        """Counts a body that is about to run, once it may."""
+        run = self._run
+        if run.is_draining or not run.environment.lease.in_time:
+            await self._wait_to_begin()
+        run.check_may_begin()
+        run.body_begins()
+        self._is_under_way = True
+
+    def _end(self) -> None:
+        """Counts it off: its outcome is durable, or never will be."""
+        if self._is_under_way:
+            self._is_under_way = False
+            self._run.body_ended()
 
     async def _wait_to_begin(self) -> None:
         """Waits while the lease is past its deadline: then another worker may own the run already."""

@@ -76,8 +76,9 @@ class TransactionAttempts(Attempts):
                 *(conflicts, step.max_conflicts),
             )
             pause = min(_FIRST_PAUSE * 2.0 ** min(conflicts, 20), _LONGEST_PAUSE)
+            self._end()  # no drain waits for what has left nothing
             await self._driver.pause(run, pause * random.uniform(0.2, 1.0))  # noqa: S311 (jitter)
-            run.check_may_begin()
+            await self._begin()
             attempt = self._new_attempt()
 
     def _conclude(self, record: Record, error: BaseException | None, failures: int) -> Awaitable[None]:
@@ -119,7 +120,7 @@ class _Outcome:
                 raise
             self.record.output = self.record.waiter = self.value = None
             self.failure = error
-            self.is_conflict = isinstance(error, psycopg.Error) and _is_conflict(error, begun)
+            self.is_conflict = _is_conflict(error, begun)
             self.record.error = dump_error(outcome_of(error))
             self.record.elapsed = time.monotonic() - began
 
@@ -144,7 +145,7 @@ class _Outcome:
                 self._driver.on_loop(begun.abandon)
                 raise
             await self._driver.wait(self._run, begun.roll_back())
-            if begun.expired is not None and isinstance(error, errors.QueryCanceled):
+            if begun.expired is not None and isinstance(_of_psycopg(error), errors.QueryCanceled):
                 raise begun.expired from error
             raise
 
@@ -164,8 +165,20 @@ class _Outcome:
         self.value = load(self._run, self._step.result, found.output, f"key {self.record.key!r}")
 
 
-def _is_conflict(error: psycopg.Error, begun: TransactionPort[Any]) -> bool:
+def _is_conflict(error: BaseException, begun: TransactionPort[Any]) -> bool:
     """Whether the same function may succeed in a new transaction: nothing of this one is committed."""
-    if isinstance(error, _CONFLICTS):
-        return True
-    return begun.is_lost and error.sqlstate not in _TIME_IS_OVER
+    found = _of_psycopg(error)
+    if found is None or isinstance(found, _CONFLICTS):
+        return found is not None
+    return begun.is_lost and found.sqlstate not in _TIME_IS_OVER
+
+
+def _of_psycopg(error: BaseException | None) -> psycopg.Error | None:
+    """The error of psycopg that is behind this one: others, such as SQLAlchemy, raise errors of their own for it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, psycopg.Error):
+            return error
+        seen.add(id(error))
+        error = error.__cause__
+    return None
