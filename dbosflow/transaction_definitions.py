@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args, get_origin
 
 import psycopg
 
@@ -14,8 +14,40 @@ from dbosflow.definitions import StepDef
 from dbosflow.errors import ConfigurationError, DefinitionError
 from dbosflow.functions import annotated
 
+if TYPE_CHECKING:
+    from dbosflow.retries import RetryOn
+
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 """The levels of isolation that Postgres has, by the names that it has for them."""
+
+
+class TransactionOptions(TypedDict, total=False):
+    """The options of a transaction, beside its name."""
+
+    isolation: Isolation
+    """``"read committed"`` (the default), ``"repeatable read"`` or ``"serializable"``."""
+    read_only: bool
+    """The transaction only reads (no). Its record is written by the engine afterwards, as that of a step."""
+    max_conflicts: int
+    """How often (50) an attempt begins anew, after a short pause that grows and is random, when Postgres has given its
+    transaction up for another one (a serialization failure or a deadlock), or its connection was lost before the
+    commit."""
+    max_attempts: int
+    """How often the function is tried (1) if it raises anything else."""
+    interval: float
+    """Seconds before the second attempt (1)."""
+    backoff: float
+    """The factor, at least 1, by which each further wait is longer than the one before (2)."""
+    max_interval: float
+    """The longest wait, in seconds (60)."""
+    jitter: float
+    """The fraction, from 0 (the default) to 1, by which each wait is made longer or shorter at random."""
+    retry_on: RetryOn
+    """The exceptions that are worth another attempt, as for ``@step``."""
+    timeout: float | None
+    """Seconds from the beginning of the transaction to the end of the function. A transaction that takes longer is
+    rolled back, and fails with ``StepTimeoutError``. Of a sync function the statement is cancelled that runs then, or
+    else the next one."""
 
 
 @dataclass(frozen=True)

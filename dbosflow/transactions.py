@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
 import psycopg
 
 from dbosflow.definitions import check_name
-from dbosflow.errors import DefinitionError
+from dbosflow.errors import ConfigurationError, DefinitionError
 from dbosflow.functions import caller_locals, check_decorated, local_name, unbound
-from dbosflow.retries import RetryOn, retry_policy
+from dbosflow.retries import retry_policy
 from dbosflow.steps import Step
-from dbosflow.transaction_definitions import Isolation, TransactionDef, first_annotation
+from dbosflow.transaction_definitions import TransactionDef, TransactionOptions, first_annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -50,7 +50,7 @@ class Transaction(Step[P, R, T], Generic[A, P, R, T]):
 class TransactionDecorator:
     """The result of ``@transaction(...)``: a decorator that has the options."""
 
-    def __init__(self, name: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, name: str | None, options: TransactionOptions) -> None:
         self._name = name
         self._options = options
 
@@ -72,36 +72,8 @@ def transaction(
 @overload
 def transaction(function: Callable[Concatenate[C, P], R], /) -> Transaction[C, P, R, R]: ...
 @overload
-def transaction(
-    *,
-    name: str | None = None,
-    isolation: Isolation = "read committed",
-    read_only: bool = False,
-    max_conflicts: int = 50,
-    max_attempts: int = 1,
-    interval: float = 1.0,
-    backoff: float = 2.0,
-    max_interval: float = 60.0,
-    jitter: float = 0.0,
-    retry_on: RetryOn = Exception,
-    timeout: float | None = None,
-) -> TransactionDecorator: ...
-def transaction(
-    function: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    isolation: Isolation = "read committed",
-    read_only: bool = False,
-    max_conflicts: int = 50,
-    max_attempts: int = 1,
-    interval: float = 1.0,
-    backoff: float = 2.0,
-    max_interval: float = 60.0,
-    jitter: float = 0.0,
-    retry_on: RetryOn = Exception,
-    timeout: float | None = None,
-) -> Any:
+def transaction(*, name: str | None = None, **options: Unpack[TransactionOptions]) -> TransactionDecorator: ...
+def transaction(function: Any = None, /, *, name: str | None = None, **options: Unpack[TransactionOptions]) -> Any:
     """Makes a function a transaction: a step whose record is committed together with the rows that it writes.
 
     Its first parameter is annotated as ``psycopg.Connection`` (sync) or ``psycopg.AsyncConnection`` (async). In a
@@ -117,41 +89,16 @@ def transaction(
     Args:
         function: a sync or async function.
         name: the name in records. Default: the function's own.
-        isolation: ``"read committed"``, ``"repeatable read"`` or ``"serializable"``.
-        read_only: the transaction only reads. Its record is written by the engine afterwards, as that of a step.
-        max_conflicts: how often an attempt begins anew, after a short pause that grows and is random, when Postgres
-            has given its transaction up for another one (a serialization failure or a deadlock), or its connection was
-            lost before the commit.
-        max_attempts: how often the function is tried if it raises anything else.
-        interval: seconds before the second attempt.
-        backoff: the factor, at least 1, by which each further wait is longer than the one before.
-        max_interval: the longest wait, in seconds.
-        jitter: the fraction, from 0 to 1, by which each wait is made longer or shorter at random.
-        retry_on: the exceptions that are worth another attempt, as for ``@step``.
-        timeout: seconds from the beginning of the transaction to the end of the function. A transaction that takes
-            longer is rolled back, and fails with ``StepTimeoutError``. Of a sync function the statement is cancelled
-            that runs then, or else the next one.
+        options: see ``TransactionOptions``.
 
     Raises:
         DefinitionError: the function cannot be a transaction: its first parameter is no connection of its colour.
         ConfigurationError: an option is not valid.
     """
-    options = {
-        "isolation": isolation,
-        "read_only": read_only,
-        "max_conflicts": max_conflicts,
-        "max_attempts": max_attempts,
-        "interval": interval,
-        "backoff": backoff,
-        "max_interval": max_interval,
-        "jitter": jitter,
-        "retry_on": retry_on,
-        "timeout": timeout,
-    }
     return TransactionDecorator(name, options) if function is None else _make(function, name, options)
 
 
-def _make(decorated: Any, name: str | None, options: dict[str, Any]) -> Transaction[Any, ..., Any, Any]:
+def _make(decorated: Any, name: str | None, options: TransactionOptions) -> Transaction[Any, ..., Any, Any]:
     made = make_transaction(decorated, name, options)
     definition = made.definition
     annotation = first_annotation(definition.function, definition.name)
@@ -168,7 +115,7 @@ def _make(decorated: Any, name: str | None, options: dict[str, Any]) -> Transact
 
 
 def make_transaction(
-    decorated: Any, name: str | None, options: dict[str, Any], argument: type | None = None
+    decorated: Any, name: str | None, options: TransactionOptions, argument: type | None = None
 ) -> Transaction[Any, ..., Any, Any]:
     """A transaction with the options of ``transaction``. Its function gets a connection of psycopg.
 
@@ -177,6 +124,10 @@ def make_transaction(
     function, method = unbound(decorated)
     check_decorated("transaction", function)
     own_name = check_name("transaction", local_name(function) if name is None else name)
+    unknown = options.keys() - TransactionOptions.__annotations__.keys()
+    if unknown:
+        msg = f"there is no option {min(unknown)!r}; these are: name, {', '.join(TransactionOptions.__annotations__)}"
+        raise ConfigurationError(msg)
     of_steps: dict[str, Any] = {}
     others: dict[str, Any] = {} if argument is None else {"argument": argument}
     for option, value in options.items():

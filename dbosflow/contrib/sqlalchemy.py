@@ -20,7 +20,7 @@ import copy
 import weakref
 from contextvars import ContextVar
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -29,14 +29,14 @@ from sqlalchemy.pool import NullPool
 
 from dbosflow._store import statements
 from dbosflow.errors import ConfigurationError, DefinitionError, TransactionError
+from dbosflow.functions import unbound
 from dbosflow.transaction_definitions import first_annotation
 from dbosflow.transactions import Transaction, make_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dbosflow.retries import RetryOn
-    from dbosflow.transaction_definitions import Isolation
+    from dbosflow.transaction_definitions import TransactionOptions
 
 __all__ = ["transaction"]
 
@@ -91,7 +91,7 @@ class _AsyncSession(AsyncSession):
 class TransactionDecorator:
     """The result of ``@transaction(...)``: a decorator that has the options."""
 
-    def __init__(self, name: str | None, engine: Any, options: dict[str, Any]) -> None:
+    def __init__(self, name: str | None, engine: Any, options: TransactionOptions) -> None:
         self._name = name
         self._engine = engine
         self._options = options
@@ -118,16 +118,7 @@ def transaction(
     *,
     engine: sa.Engine | AsyncEngine | None = None,
     name: str | None = None,
-    isolation: Isolation = "read committed",
-    read_only: bool = False,
-    max_conflicts: int = 50,
-    max_attempts: int = 1,
-    interval: float = 1.0,
-    backoff: float = 2.0,
-    max_interval: float = 60.0,
-    jitter: float = 0.0,
-    retry_on: RetryOn = Exception,
-    timeout: float | None = None,
+    **options: Unpack[TransactionOptions],
 ) -> TransactionDecorator: ...
 def transaction(
     function: Any = None,
@@ -135,7 +126,7 @@ def transaction(
     *,
     engine: sa.Engine | AsyncEngine | None = None,
     name: str | None = None,
-    **options: Any,
+    **options: Unpack[TransactionOptions],
 ) -> Any:
     """Makes a function on a session a transaction: a step whose record is committed together with what it writes.
 
@@ -160,13 +151,16 @@ def transaction(
     return TransactionDecorator(name, engine, options) if function is None else _make(function, name, engine, options)
 
 
-def _make(function: Any, name: str | None, engine: Any, options: dict[str, Any]) -> Any:
+def _make(decorated: Any, name: str | None, engine: Any, options: TransactionOptions) -> Any:
+    function, method = unbound(decorated)
     annotation = first_annotation(function, getattr(function, "__name__", "?"))
     is_async = isinstance(annotation, type) and issubclass(annotation, AsyncSession)
-    if not is_async and not (isinstance(annotation, type) and issubclass(annotation, Session)):
+    is_sync = isinstance(annotation, type) and issubclass(annotation, Session)
+    if method is classmethod or not (is_async or is_sync):
         msg = (
             f"the first parameter of {function!r} must be annotated as sqlalchemy.orm.Session, or as "
-            f"sqlalchemy.ext.asyncio.AsyncSession, and it is {annotation!r}"
+            f"sqlalchemy.ext.asyncio.AsyncSession, and it is {annotation!r}. Methods cannot be transactions, except "
+            "static ones"
         )
         raise DefinitionError(msg)
     wanted: Any = AsyncEngine if is_async else sa.Engine
@@ -177,7 +171,8 @@ def _make(function: Any, name: str | None, engine: Any, options: dict[str, Any])
         msg = f"engine={engine!r} must use psycopg: make it with {_URL}..., since the record is written by psycopg"
         raise ConfigurationError(msg)
     wrapper = _async_wrapper(function, engine) if is_async else _wrapper(function, engine)
-    return make_transaction(wrapper, name, options, argument=AsyncSession if is_async else Session)
+    whole = wrapper if method is None else staticmethod(wrapper)
+    return make_transaction(whole, name, options, argument=AsyncSession if is_async else Session)
 
 
 def _wrapper(function: Any, engine: sa.Engine | None) -> Any:

@@ -89,7 +89,7 @@ class EngineOutbox(EngineMessages):
         """
         refuse_on_loop("start_in_async")
         insert, handle = self._to_start(target, args, kwargs)
-        self._write_in(connection, insert)
+        self._write_in("start_in_async", connection, insert)
         return handle
 
     @overload
@@ -161,7 +161,8 @@ class EngineOutbox(EngineMessages):
         See ``send_in_async``, its twin for connections of asyncio, for what is guaranteed, and for the errors.
         """
         refuse_on_loop("send_in_async")
-        self._write_in(connection, self._to_send(workflow_id, value, topic, idempotency_key, notify=notify))
+        insert = self._to_send(workflow_id, value, topic, idempotency_key, notify=notify)
+        self._write_in("send_in_async", connection, insert)
 
     async def send_in_async(
         self,
@@ -256,12 +257,12 @@ class EngineOutbox(EngineMessages):
             payload=self._settings.chain.seal(text),
         )
 
-    def _write_in(self, connection: object, insert: _Insert) -> None:
+    def _write_in(self, twin: str, connection: object, insert: _Insert) -> None:
         taker, schema, transactions = connection_of(connection), self._settings.schema, self._core.transactions
-        known = transactions.identity or self._host.call("start_in_async", transactions.find_identity)
+        known = transactions.identity or self._host.call(twin, transactions.find_identity)
         row = self._fetch(taker, insert, known)
         if not _is_here(row):
-            now = self._host.call("start_in_async", transactions.find_identity)
+            now = self._host.call(twin, transactions.find_identity)
             row = row if now == known else self._fetch(taker, insert, now)
         self._have_written(row, insert, schema)
 

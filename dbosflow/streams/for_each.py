@@ -19,6 +19,7 @@ from dbosflow.streams.arguments import check_count
 from dbosflow.streams.declared import Stream
 from dbosflow.streams.inputs import input_read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader, cursor_of
+from dbosflow.transaction_definitions import TransactionDef
 from dbosflow.types import Processed
 
 if TYPE_CHECKING:
@@ -135,6 +136,12 @@ async def _for_each(
 
 def _handler(function: Any) -> StepDef:
     definition = getattr(function, "definition", None)
+    if isinstance(definition, TransactionDef):
+        msg = (
+            f"for_each cannot run {definition} for each value, since the records of its items are not written in "
+            "transactions: call it in a plain loop over a reader of the stream"
+        )
+        raise ConfigurationError(msg)
     if isinstance(definition, StepDef) and not getattr(function, "_receiver", ()):
         return definition
     if isinstance(definition, FunctionDef) and not isinstance(definition, StepDef):

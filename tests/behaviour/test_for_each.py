@@ -8,9 +8,21 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from dbosflow import Engine, Stream, current, for_each, for_each_async, read_input, read_stream_async, step, workflow
+from dbosflow import (
+    Engine,
+    Stream,
+    current,
+    for_each,
+    for_each_async,
+    read_input,
+    read_stream_async,
+    step,
+    transaction,
+    workflow,
+)
 from dbosflow.errors import ConfigurationError, NotInWorkflowError, StreamInputError, StreamTimeoutError
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import note, noted
@@ -261,12 +273,19 @@ def test_a_loop_goes_over_another_workflows_stream(engine: Engine) -> None:
     assert engine.run(adding_pairs, "s") == [2 * number for number in range(10)]
 
 
+@transaction
+async def noting_in_transaction(_: psycopg.AsyncConnection, value: Any) -> None:
+    note(value)
+
+
 @workflow(inputs=["work"])
 async def mistaken(what: str) -> None:
     if what == "options":
         await for_each_async("work", noting, concurrent=3)  # type: ignore[call-overload]
     elif what == "workflow":
         await for_each_async("work", making_pairs)
+    elif what == "transaction":
+        await for_each_async("work", noting_in_transaction)
     elif what == "key":
         await for_each_async("other", noting)
     else:
@@ -278,6 +297,7 @@ async def mistaken(what: str) -> None:
     [
         ("options", ConfigurationError, "no option 'concurrent'"),
         ("workflow", ConfigurationError, "making_pairs.* is none"),
+        ("transaction", ConfigurationError, "transaction 'noting_in_transaction'.* plain loop"),
         ("key", StreamInputError, "'other' is no input"),
         ("on_error", ConfigurationError, "on_error='ignore'"),
     ],

@@ -591,6 +591,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "read only": (called_plainly.definition.function, {"read_only": "yes"}, "read_only"),
     "timeout": (called_plainly.definition.function, {"timeout": -1}, "timeout"),
     "attempts": (called_plainly.definition.function, {"max_attempts": 0}, "max_attempts"),
+    "unknown": (called_plainly.definition.function, {"retries": 3}, "no option 'retries'"),
 }
 
 
