@@ -43,6 +43,11 @@ async def hundred_from_sql() -> list[Any]:
     return [await recv_async("t") for _ in range(100)]
 
 
+@workflow(name="receiving_null")
+async def receiving_null() -> list[Any]:
+    return [await recv_async()]
+
+
 @contextmanager
 def working(url: str, *queues: str, **settings: Any) -> Iterator[Engine]:
     with Engine(url, **settings) as engine:
@@ -100,19 +105,54 @@ def test_messages_of_a_session_come_in_its_order(database_url: str, execute: Exe
     ("call", "constraint"),
     [
         ("start_workflow('')", "name_of_1_to_512_bytes"),
-        ("start_workflow(NULL)", "either_start_or_message"),
         ("start_workflow('f', '[1]')", "arguments_are_an_object"),
         ("start_workflow('f', queue => repeat('q', 701))", "queue_of_up_to_700_bytes"),
         ("start_workflow('f', workflow_id => '')", "workflow_id_of_1_to_512_bytes"),
         ("send_message('w', '1', repeat('t', 473))", "topic_of_up_to_472_bytes"),
         ("send_message('w', '1', idempotency_key => '')", "idempotency_key_of_1_to_512_bytes"),
-        ("send_message('w', '1', NULL)", "either_start_or_message"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_the_users_statement(database_url: str, call: str, constraint: str) -> None:
     with psycopg.connect(database_url) as user, pytest.raises(errors.CheckViolation) as refused:
         user.execute(f"SELECT dbosflow.{call}")
     assert refused.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("start_workflow(NULL)", "needs the name of a workflow"),
+        ("start_workflow('f', inputs => '{in,dbosflow/inbox/t}')", "do not begin with dbosflow/"),
+        ("start_workflow('f', inputs => '{in,NULL}')", "keys of 1 to 512 bytes"),
+        ("start_workflow('f', inputs => '{\"\"}')", "keys of 1 to 512 bytes"),
+        ("send_message(NULL, '1')", "needs the id of a workflow"),
+        ("send_message('w', to_jsonb(repeat('x', 1048576)))", "larger than dbosflow.message_bytes"),
+    ],
+)
+def test_what_the_functions_refuse_they_explain(database_url: str, call: str, message: str) -> None:
+    with psycopg.connect(database_url) as user, pytest.raises(errors.InvalidParameterValue, match=message) as refused:
+        user.execute(f"SELECT dbosflow.{call}".encode())
+    assert refused.value.diag.message_hint
+
+
+def test_what_is_null_was_not_given(database_url: str) -> None:
+    """As in a trigger that hands on a column; a message is JSON's null then."""
+    with working(database_url) as engine, psycopg.connect(database_url) as user:
+        user.execute("SELECT dbosflow.start_workflow('receiving_null', NULL, NULL, 'w', NULL, NULL, NULL)")
+        user.execute("SELECT dbosflow.send_message('w', NULL, NULL, NULL)")
+        user.commit()
+        assert engine.handle("w", receiving_null).result(timeout=PATIENCE) == [None]
+
+
+def test_the_bound_of_messages_can_be_set(database_url: str) -> None:
+    large = "SELECT dbosflow.send_message('w', to_jsonb(repeat('x', 1048576)))"
+    with psycopg.connect(database_url) as user:
+        user.execute("SET dbosflow.message_bytes = 2000000")
+        user.execute(large)
+        user.execute("SET dbosflow.message_bytes = 3")
+        user.execute("SELECT dbosflow.send_message('w', '123')")
+        with pytest.raises(errors.InvalidParameterValue):
+            user.execute("SELECT dbosflow.send_message('w', '1234')")
 
 
 def test_the_functions_mean_their_own_schema(empty_database_url: str) -> None:
