@@ -92,6 +92,7 @@ WORK: dict[str, Work] = {
         _work(2000, 2000, absurd=2000, tasks=2000, ours_uvloop=2000), _work(1000, 400, absurd=400, tasks=400)
     ),
     "queue_idle": Work(_work(40, 8, absurd=8, tasks=20), {"ours": 20, "absurd": 3, "tasks": 10}),
+    "start_many": Work(_work(20_000, 1000, 20_000), _work(5000, 200, 5000)),
     "messages": Work(_work(200, 100, ours_uvloop=200), _work(60, 30)),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
     "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
@@ -158,6 +159,7 @@ ROWS: tuple[Row, ...] = (
     Row("queue", "queue: enqueue 2,000, run, done", "queue", "rate", "/s", 15, more_is_better=True),
     Row("queue_idle", "enqueue to result, idle queue, p50", "queue_idle", "p50", "ms", at_most=4),
     Row("queue_idle_tuned", "... peer polling at 50 ms", "queue_idle", "p50", "ms", peer_figure="p50_tuned"),
+    Row("start_many", "enqueue 20,000 in one call", "start_many", "rate", "/s", 20, 0.5, more_is_better=True),
     Row("messages", "message to a workflow elsewhere, event back, p50", "messages", "p50", "ms", 2),
     Row("messages_p99", "message to a workflow elsewhere, event back, p99", "messages", "p99", "ms"),
     Row("recovery", "recovery of 1,000 interrupted workflows", "recovery", "seconds", "s", 10),

@@ -18,10 +18,10 @@ from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.first import Message, take_message
-from dbosflow.outbox.engine_outbox import EngineOutbox
 from dbosflow.queues import Queues
 from dbosflow.schedule_definitions import declared_schedules
 from dbosflow.schedules.engine_schedules import Schedules
+from dbosflow.starts import EngineStarts
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ V = TypeVar("V")
 F = TypeVar("F")
 
 
-class Engine(EngineOutbox):
+class Engine(EngineStarts):
     """Durable workflows on one Postgres database.
 
     ``with Engine(url) as engine`` runs the engine on a thread of its own, ``async with`` on the running loop. The

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from dbosflow._records.pins import check_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
-from dbosflow._runtime.runs.start_request import StartRequest
-from dbosflow._store.start_options import Dedup, StartOptions, checked_dedup, checked_options
+from dbosflow._store.start_options import checked_dedup, checked_options
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, check_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import caller_locals, check_decorated, mark_async, qualified_name, reference_to, unbound
+from dbosflow.specs import WorkflowSpec as WorkflowSpec  # noqa: PLC0414 (users import it from here)
 from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow.attributes import Attribute
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
@@ -31,35 +32,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class WorkflowSpec(Generic[P, T]):
-    """A workflow with the options of one start. ``engine.start`` takes a spec like the workflow itself."""
-
-    definition: WorkflowDef
-    workflow_id: str | None = None
-    queue: str | None = None
-    priority: int = 0
-    receiver: tuple[type, ...] = ()
-    """The class that a class method is called on, as its first argument."""
-    optional: StartOptions | None = None
-    """The options that most starts do not set."""
-    pin: bool | str | None = None
-    """The version to which it is pinned: see ``Workflow.options``."""
-    dedup: Dedup | None = None
-    """Its key, if only one at a time may have it."""
-
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
-        twin = f"await {self.definition.name}.start_async(...)"
-        handle: WorkflowHandle[T] = calls.start_child(start_request(self, args, kwargs), twin)
-        return handle
-
-    async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a workflow: starts a child with these options. See ``Workflow.start_async``."""
-        handle: WorkflowHandle[T] = await calls.start_child_async(start_request(self, args, kwargs))
-        return handle
 
 
 class Workflow(Generic[P, R, T]):
@@ -170,17 +142,13 @@ class Workflow(Generic[P, R, T]):
             pin_version: the version whose workers alone may run the workflow, because its records may not fit other
                 code: ``True`` for that of the engine that starts it, or a name. Default: not pinned; a child is pinned
                 like its parent, but for ``False``.
-            dedup_key: a key of which the queue (or without one: all that is started without a queue) has one workflow
-                at a time that has not ended: one that waits, is scheduled, runs or is blocked. If the ``workflow_id``
-                is known already, its execution is returned, whatever its key. Not for children.
-            on_duplicate: what a start does if a workflow has the key. ``"existing"``: it returns that one's handle.
-                ``"raise"``: it raises a ``DuplicateWorkflowError``. ``"replace"``: if that one has not begun, it gets
-                the new arguments, options and ``delay`` or ``run_at``, and keeps its id; if it has begun, a new one is
-                started beside it, and has the key from then on. With a ``delay`` that is a debounce.
-                ``"cancel_running"``: the same while it has not begun; one that has begun is cancelled, with its
-                children, and a new one begins when it is over: one runs and one waits.
-            replace_within: with ``"replace"`` and a ``delay`` or ``run_at``: the longest time for which a workflow is
-                put off from its first start on, in seconds or as a ``timedelta``.
+            dedup_key: a key of which the queue has one workflow at a time that has not ended. Not for children.
+            on_duplicate: what to do if a workflow has the key: ``"existing"`` returns its handle, ``"raise"`` raises a
+                ``DuplicateWorkflowError``; ``"replace"`` gives it the new arguments, options and time if it has not
+                begun, else starts a new one beside it; ``"cancel_running"`` does the same before it has begun, else
+                cancels it, and the new one begins when it is over. See docs/starts.md.
+            replace_within: with ``"replace"`` and a ``delay`` or ``run_at``: how long it is put off at most, from its
+                first start on, in seconds or as a ``timedelta``.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -192,13 +160,12 @@ class Workflow(Generic[P, R, T]):
         if not isinstance(pin_version, bool | None):
             check_version("pin_version", pin_version)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
+        optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
-            optional=checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at),
+            optional=optional,
             pin=pin_version,
-            dedup=checked_dedup(
-                dedup_key, on_duplicate, replace_within, is_put_off=delay is not None or run_at is not None
-            ),
+            dedup=checked_dedup(dedup_key, on_duplicate, replace_within, optional),
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
@@ -241,19 +208,7 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
 
 def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StartRequest:
     """The request for a start of a workflow, or of a spec with its options, with these arguments."""
-    spec = spec_of(target)
-    args = spec.receiver + args
-    return StartRequest(
-        spec.definition,
-        args,
-        kwargs,
-        spec.workflow_id,
-        spec.queue,
-        spec.priority,
-        spec.optional,
-        pin=spec.pin,
-        dedup=spec.dedup,
-    )
+    return spec_of(target).request(args, kwargs)
 
 
 @dataclass(frozen=True)

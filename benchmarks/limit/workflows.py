@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import psycopg
 
@@ -21,6 +23,7 @@ _END = "UPDATE workflow SET output = 'null', ended_at = now() WHERE id = %s"
 _STARTS = "INSERT INTO workflow (id, input) SELECT w, '{}' FROM unnest(%s::text[]) AS s (w)"
 _ENDS = "UPDATE workflow SET output = 'null', ended_at = now() WHERE id = ANY(%s)"
 _WARM_UP = 50
+_TEXT = "some words of an argument"
 
 
 def steps_async(job: Job) -> Figures:
@@ -94,6 +97,33 @@ async def _start_to_result(job: Job) -> Figures:
     return delays(took) | meter.costs(job.size)
 
 
+_STARTED = """
+CREATE TABLE started (
+    id text PRIMARY KEY, name text NOT NULL, status text NOT NULL, queue text NOT NULL, priority integer NOT NULL, input json NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now());
+CREATE INDEX ON started (queue, priority, created_at, id) WHERE status = 'queued';
+CREATE INDEX ON started (created_at, id);
+"""
+_START_MANY = """
+INSERT INTO started (id, name, status, queue, priority, input)
+SELECT i, n, 'queued', q, p, t::json
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::integer[], %s::text[]) AS s (i, n, q, p, t)
+"""
+
+
+def start_many(job: Job) -> Figures:
+    """Rows like those of dbosflow, 1,000 in a statement from unnested arrays, with the indexes that dbosflow keeps for them."""
+    with psycopg.connect(job.url, autocommit=True) as connection:
+        connection.execute(_STARTED)
+        with metered(job.url) as meter:
+            for chunk in range(job.size // 1000):
+                ids = [str(uuid4()) for _ in range(1000)]
+                texts = [json.dumps({"number": chunk + number, "text": _TEXT}) for number in range(1000)]
+                columns = (ids, ["nothing"] * 1000, ["default"] * 1000, [0] * 1000, texts)
+                connection.execute(_START_MANY, columns, prepare=True)
+        return meter.rate(job.size // 1000 * 1000)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "steps_async": steps_async,
     "steps_sync": steps_sync,
@@ -101,4 +131,5 @@ SCENARIOS: dict[str, Scenario] = {
     "steps_1000": coalesced_steps(1000),
     "no_step": no_step_workflows,
     "start_to_result": start_to_result,
+    "start_many": start_many,
 }

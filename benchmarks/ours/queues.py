@@ -12,12 +12,19 @@ from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
 from benchmarks.ours.workflows import nothing
 from benchmarks.polling import until_done
-from dbosflow import Engine
+from dbosflow import Engine, workflow
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+TEXT = "some words of an argument"
+
 DONE = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded'"
+
+
+@workflow
+async def with_arguments(number: int, text: str) -> None:
+    """Nobody runs it."""
 
 
 def throughput(job: Job) -> Figures:
@@ -56,10 +63,19 @@ async def _idle(job: Job) -> Figures:
     return delays(took[3:])
 
 
+def start_many(job: Job) -> Figures:
+    """Enqueues so many workflows in one call; nobody runs them."""
+    with Engine(job.url, executes=False) as engine:
+        engine.start_many(with_arguments, [(-1, TEXT)])
+        with metered(job.url) as meter:
+            engine.start_many(with_arguments, ((number, TEXT) for number in range(job.size)), on_started=len)
+    return meter.rate(job.size)
+
+
 def _work(pipe: Connection, url: str) -> None:
     with Engine(url, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         engine.run_worker("default", concurrency=200)
 
 
-SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle}
+SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle, "start_many": start_many}

@@ -44,6 +44,20 @@ async def _enqueue(client: DBOSClient, queue: str) -> Any:
     return await client.enqueue_async(options)
 
 
+def start_many(job: Job) -> Figures:
+    """Enqueues so many workflows; its client has no call for many."""
+    return asyncio.run(_start_many(job))
+
+
+async def _start_many(job: Job) -> Figures:
+    client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
+    await _enqueue(client, _EAGER)
+    with metered(job.url) as meter:
+        await asyncio.gather(*(_enqueue(client, _EAGER) for _ in range(job.size)))
+    client.destroy()
+    return meter.rate(job.size)
+
+
 def idle(job: Job) -> Figures:
     """From the enqueue to the result, on a queue where nothing else waits; also with both sides polling at 50 ms."""
     return asyncio.run(_idle(job))
@@ -80,4 +94,4 @@ def _work(pipe: Connection, url: str) -> None:
     asyncio.run(run())
 
 
-SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle}
+SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle, "start_many": start_many}

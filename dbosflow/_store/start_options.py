@@ -97,7 +97,10 @@ class Dedup(NamedTuple):
 
 
 def checked_dedup(
-    key: str | None, on_duplicate: OnDuplicate, replace_within: float | timedelta | None, *, is_put_off: bool
+    key: str | None,
+    on_duplicate: OnDuplicate,
+    replace_within: float | timedelta | None,
+    options: StartOptions | None,
 ) -> Dedup | None:
     """The key of a start with its policy, checked; ``None`` if it has none. Raises a ``ConfigurationError``."""
     if on_duplicate not in get_args(OnDuplicate):
@@ -109,6 +112,7 @@ def checked_dedup(
             raise ConfigurationError(msg)
         return None
     check_identifier("dedup_key", key)
+    is_put_off = options is not None and options.is_scheduled
     if on_duplicate == "cancel_running" and is_put_off:
         msg = "on_duplicate='cancel_running' begins when the one before is over: leave out delay and run_at"
         raise ConfigurationError(msg)

@@ -131,7 +131,7 @@ def _row(
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
     optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
-    dedup = checked_dedup(dedup_key, on_duplicate, replace_within, is_put_off=delay is not None or run_at is not None)
+    dedup = checked_dedup(dedup_key, on_duplicate, replace_within, optional)
     text, declared = _arguments(name, args)
     waits_in = stored_queue(queue, pin_version)
     return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional, dedup=dedup)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.proof.databases import databases
 from tests.proof.machine import check
+from tests.proof.model_dedup import Dedups
 from tests.proof.model_leases import Leases
 from tests.proof.model_queue import Queue
 from tests.proof.model_streams import Streams
@@ -34,6 +35,7 @@ MODELS: dict[str, Callable[[Bench], Machine]] = {
     "workflows": Workflows,
     "suspensions": Suspensions,
     "leases": Leases,
+    "dedups": Dedups,
     "streams": Streams,
     "queue": Queue,
 }

@@ -76,6 +76,23 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM asked))",
         "SELECT",
     ),
+    "a key for two": ("dedups", "dedup", "decide", "holder.id IS NULL", "true"),
+    "a start that is put off for ever": (
+        *("dedups", "dedup", "decide"),
+        "least(a.due_at, x.created_at + a.longest * interval '1 second')",
+        "a.due_at",
+    ),
+    "a start that is applied again": ("dedups", "dedup", "look", "'applied'", "'free'"),
+    "a start that begins before the one before is over": (
+        *("dedups", "waiter", "wake_by_topic"),
+        "w.epoch > 0 OR NOT EXISTS",
+        "w.epoch >= 0 OR NOT EXISTS",
+    ),
+    "a removal that leaves a key": (
+        *("dedups", "retention", "remove"),
+        "DELETE FROM dbosflow.dedup WHERE",
+        "DELETE FROM dbosflow.dedup WHERE false AND",
+    ),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
@@ -83,6 +100,10 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
 Example = list[tuple[str, dict[str, Any]]]
 ONE = {"number": 0, "chosen": {"w0"}}
 SUSPENDED = ("suspend", {"number": 0, "one": "w0", "awaited": {"nobody"}, "is_due": True})
+DEDUPLICATED: tuple[str, dict[str, Any]] = (
+    "start",
+    {"key": "a", "policy": "replace", "delay": None, "within": None},
+)
 SILENT = ("time_passes", {"seconds": 11.0})
 SHORTEST: dict[str, Example] = {
     "a claim keeps the epoch": [("start", ONE), ("hand_over", ONE), ("claim", {"number": 1, "limit": 1})],
@@ -99,6 +120,23 @@ SHORTEST: dict[str, Example] = {
     "a waker that skips those of some topics": [("start", ONE), SUSPENDED, ("hint", {"chosen": {"nobody"}})],
     "a wake-up that leaves rows": [("start", ONE), SUSPENDED, ("alarm", {})],
     "a cancel that leaves rows": [("start", ONE), SUSPENDED, ("cancel", {"one": "w0"})],
+    "a key for two": [DEDUPLICATED, DEDUPLICATED],
+    "a start that is put off for ever": [
+        ("start", {**DEDUPLICATED[1], "within": 30_000.0, "delay": 10_000.0}),
+        ("start", {**DEDUPLICATED[1], "within": 30_000.0, "delay": 50_000.0}),
+    ],
+    "a start that is applied again": [
+        DEDUPLICATED,
+        DEDUPLICATED,
+        ("claim", {"limit": 1}),
+        ("start_again", {"number": 1}),
+    ],
+    "a start that begins before the one before is over": [
+        DEDUPLICATED,
+        ("claim", {"limit": 1}),
+        ("start", {**DEDUPLICATED[1], "policy": "cancel_running"}),
+        ("wake", {"hinted": True}),
+    ],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
     "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
@@ -107,6 +145,7 @@ INVARIANTS = {
     "workflows": "the_tables_are_what_the_model_says",
     "suspensions": "only_suspended_workflows_have_waiters",
     "leases": "the_tables_are_what_the_model_says",
+    "dedups": "the_tables_are_what_the_model_says",
     "queue": "nothing_runs_twice_and_nothing_is_lost",
 }
 

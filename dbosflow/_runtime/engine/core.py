@@ -53,7 +53,7 @@ from dbosflow.types import Cancellation, Resumption
 from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
@@ -146,8 +146,7 @@ class EngineCore:
                 self.outcome,
                 deduplicator=deduplicator,
                 send=self.send,
-                safety_poll=self._settings.safety_poll,
-                version=self._settings.version,
+                settings=self._settings,
             )
             self.schedules = ScheduleRequests(self.repository, self.announce)
             if executor is not None:
@@ -220,6 +219,10 @@ class EngineCore:
     def start(self, request: StartRequest) -> Awaitable[str]:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         return self._starts.start(request)
+
+    def start_all(self, rows: Sequence[Enqueued]) -> Awaitable[list[str]]:
+        """Enqueues workflows; returns, in order, the id to which each start has led, once all are durable."""
+        return self._starts.start_all(rows)
 
     def enqueue(self, row: Enqueued) -> Awaitable[str]:
         """Enqueues a workflow by its name; returns its id once it is durable."""

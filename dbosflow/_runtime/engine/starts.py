@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -11,14 +12,14 @@ from dbosflow._records.spaces import topic_of
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.operations.children import result_of
-from dbosflow._store import worker
+from dbosflow._store import worker, workflow
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import OutdatedWorkersError, WorkflowConflictError, WorkflowNotFoundError
 from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dbosflow._runtime.engine.executor import Executor
     from dbosflow._runtime.queues.deduplicator import Deduplicator
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
-    from dbosflow._store.workflow import FirstMessage, Outcome
+    from dbosflow._store.workflow import FirstMessage, Outcome, Started
+    from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -47,12 +49,12 @@ class Starts:
         *,
         deduplicator: Deduplicator,
         send: Callable[[str, str, str, str], Awaitable[int]],
-        safety_poll: float,
-        version: str | None,
+        settings: Settings,
     ) -> None:
         self._executor = executor
-        self._safety_poll = safety_poll
-        self._version = version
+        self._settings = settings
+        self._safety_poll = settings.safety_poll
+        self._version = settings.version
         self._enqueuer = enqueuer
         self._deduplicator = deduplicator
         self._repository = repository
@@ -64,7 +66,7 @@ class Starts:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         request.decide_version(self._version)
         if request.dedup is not None:
-            return await self._deduplicated(self._row(request))
+            return await self._deduplicated(row_of(request, self._settings))
         if request.message is not None:
             return await self._signal(request, request.message)
         definition = request.definition
@@ -97,15 +99,31 @@ class Starts:
             self._announce(topics)
         return row.workflow_id
 
-    def _row(self, request: StartRequest) -> Enqueued:
-        """The row of a workflow that any worker may take: without a queue, mostly this engine."""
-        here = self._executor is not None and request.queue is None
-        queue = request.recovery_queue if here else request.stored_queue
-        workflow_id, arguments_text = request.workflow_id or new_id(), request.arguments_text()
-        return Enqueued(
-            *(workflow_id, request.definition.name, queue, request.priority, arguments_text),
-            *(request.definition.inputs, request.options, request.message, request.dedup),
-        )
+    async def start_all(self, rows: Sequence[Enqueued]) -> list[str]:
+        """Enqueues workflows, those without keys in one statement; returns, in order, the id to which each has led."""
+        led_to = {row.workflow_id: row.workflow_id for row in rows}
+        plain = [row for row in rows if row.dedup is None]
+        if plain:
+            new = await self._repository.ask(workflow.enqueue, plain)
+            topics = {queue_topic(row.queue) for row in plain}
+            if any(row.options is not None and row.options.is_urgent(self._safety_poll) for row in plain):
+                topics.add(ALARM_TOPIC)
+            self._announce(topics)
+            await self._check_known([row for row in plain if row.workflow_id not in new])
+        keyed = [row for row in rows if row.dedup is not None]
+        answers = await asyncio.gather(*map(self._deduplicated, keyed), return_exceptions=True)
+        for row, answer in zip(keyed, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            led_to[row.workflow_id] = answer
+        return [led_to[row.workflow_id] for row in rows]
+
+    async def _check_known(self, rows: Sequence[Enqueued]) -> None:
+        """Raises if an id that was taken belongs to another workflow."""
+        found = await self._repository.ask(workflow.started, [row.workflow_id for row in rows]) if rows else {}
+        for row in rows:
+            if (known := found.get(row.workflow_id)) is not None:
+                check_same(known, row.name, row.input)
 
     async def _deduplicated(self, row: Enqueued) -> str:
         """Starts a workflow unless its key says otherwise; returns the id of that to which the start has led."""
@@ -192,16 +210,35 @@ class Starts:
         found = await self._repository.started(workflow_id)
         if found is None:
             return False  # pruned meanwhile
-        if found.name != name:
-            msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {name!r} cannot have it"
-            raise WorkflowConflictError(workflow_id, msg)
-        if found.iteration is None and found.input != arguments_text and not isinstance(found.input, Unreadable):
-            logger.warning(
-                "workflow %s was started before, with other arguments; its first execution is used", workflow_id
-            )
+        check_same(found, name, arguments_text)
         if self._executor is not None:
             await self._executor.adopt(found)
         return not found.status.ended
+
+
+def row_of(request: StartRequest, settings: Settings) -> Enqueued:
+    """The row of a workflow that any worker may take: without a queue, mostly this engine, if it executes."""
+    here = settings.executes and request.is_for(settings.version)
+    return Enqueued(
+        request.workflow_id or new_id(),
+        request.definition.name,
+        request.recovery_queue if here else request.stored_queue,
+        request.priority,
+        request.arguments_text(),
+        request.definition.inputs,
+        request.options,
+        request.message,
+        request.dedup,
+    )
+
+
+def check_same(found: Started, name: str, arguments_text: str) -> None:
+    """Checks a taken id: the same workflow (fine), with other arguments (a warning), or another one (an error)."""
+    if found.name != name:
+        msg = f"workflow id {found.id!r} belongs to workflow {found.name!r}, so {name!r} cannot have it"
+        raise WorkflowConflictError(found.id, msg)
+    if found.iteration is None and found.input != arguments_text and not isinstance(found.input, Unreadable):
+        logger.warning("workflow %s was started before, with other arguments; its first execution is used", found.id)
 
 
 def new_id() -> str:
