@@ -87,6 +87,14 @@ async def outbox(connection: AsyncConnection[Any], schema: str, longest: float, 
         return {"rows": 0, "longest": None, "ids": None}
 
 
+async def schedules(connection: AsyncConnection[Any], schema: str) -> Rows:
+    """The schedules: how late each is, whether live code declares it, and a blocked workflow that it has started."""
+    try:
+        return await fetch_all(connection, schema, _TABLE, "schedules")
+    except errors.UndefinedTable:  # the schema is older
+        return []
+
+
 async def retention(connection: AsyncConnection[Any], schema: str, age: float, limit: int) -> DictRow | None:
     """How many workflows (up to a limit) ended more than ``age`` seconds ago, and whether a retention is on.
 

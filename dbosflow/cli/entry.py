@@ -23,6 +23,7 @@ from dbosflow.cli import (
     prune,
     queue,
     replay,
+    schedule,
     serve,
     stream,
     version,
@@ -43,9 +44,9 @@ Durable workflows and durable streams for Python, on nothing but Postgres.
 The database of a command is --database-url, else DBOSFLOW_DATABASE_URL, else,
 where it is asked for, an embedded server for development (--embedded). Commands
 that only look (workflow list, show, explain and export, queue list and info,
-version, stream, replay, health, doctor, migrate --sql, prune --dry-run) find
-that one in its usual place, ./.dbosflow, where they are given none of these;
-those that change something ask for --embedded."""
+schedule list, version, stream, replay, health, doctor, migrate --sql, prune
+--dry-run) find that one in its usual place, ./.dbosflow, where they are given
+none of these; those that change something ask for --embedded."""
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -108,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, new, worker, serve, migrate, workflow, stream, replay, prune, queue, version, health, doctor):
+    groups = (demo, new, worker, serve, migrate, workflow, stream, replay, prune, queue, schedule)
+    for command in (*groups, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)
     return parser

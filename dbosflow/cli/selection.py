@@ -45,7 +45,7 @@ def add_criteria(parser: argparse.ArgumentParser, *, limit: int | None, statuses
         when = "then or later" if side.endswith("after") else "earlier"
         group.add_argument(
             f"--{side.replace('_', '-')}",
-            type=_moment,
+            type=moment,
             metavar="WHEN",
             help=f"{side.partition('_')[0]} {when}: an age such as 2h, or a time such as 2026-01-31T12:00+01:00",
         )
@@ -103,7 +103,8 @@ def plain_value(text: str) -> Attribute:
     return text
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """The type of an argument: a time, or an age."""
     age = re.fullmatch(r"(\d{1,9})([smhd])", text)
     try:
         if age is not None:

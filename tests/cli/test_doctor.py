@@ -41,6 +41,7 @@ ALL = [
     "workers",
     "work",
     "outbox",
+    "schedules",
     "retention",
 ]
 
@@ -225,7 +226,7 @@ def test_a_database_without_the_schema_is_a_warning_for_who_may_make_it(empty_da
     """The checks that need it are left out."""
     found = checks(empty_database_url)
     assert found["schema"].verdict is Verdict.WARNING
-    assert list(found) == ALL[:-4]
+    assert list(found) == ALL[:-5]
 
 
 def test_a_role_without_rights_is_a_problem(execute: Execute, role: tuple[str, str]) -> None:

@@ -38,6 +38,12 @@ COMMANDS = [
     ("workflow", "resume"),
     ("workflow", "fork"),
     ("workflow", "retry"),
+    ("schedule", "list"),
+    ("schedule", "pause"),
+    ("schedule", "resume"),
+    ("schedule", "trigger"),
+    ("schedule", "backfill"),
+    ("schedule", "delete"),
     ("stream", "list"),
     ("stream", "info"),
     ("stream", "tail"),
@@ -66,7 +72,7 @@ def test_each_command_explains_itself(command: tuple[str, ...], capsys: pytest.C
     assert "--schema" in shown
 
 
-@pytest.mark.parametrize("command", [(), ("workflow",), ("stream",), ("version",)])
+@pytest.mark.parametrize("command", [(), ("workflow",), ("stream",), ("version",), ("schedule",)])
 def test_no_command_is_answered_with_the_help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, with the status of a wrong command line."""
     with pytest.raises(SystemExit) as exit_:

@@ -101,3 +101,13 @@ FROM (
     ORDER BY w.created_at, w.id
     LIMIT :limit
 ) AS old;
+
+-- name: schedules (each with how late its tick is, in seconds, and whether a live worker's code declares it)
+SELECT s.name, s.module, s.overlap, s.paused_because, s.missed,
+       CASE WHEN s.paused_at IS NULL THEN extract(epoch FROM now() - s.next_at)::double precision END AS late,
+       EXISTS (SELECT FROM dbosflow.worker k
+               WHERE k.state = 'live' AND k.schedules IS NOT NULL AND k.schedules -> s.name IS NOT NULL) AS declared,
+       (SELECT o.id FROM unnest(s.open_ids) AS o (id)
+        WHERE (SELECT w.status = 'blocked' FROM dbosflow.workflow w WHERE w.id = o.id) LIMIT 1) AS blocked
+FROM dbosflow.schedule s
+ORDER BY s.name;

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Check what dbosflow needs of a database, and how its workers are: the connection,
 versions, clocks, connection limits, wake-ups (LISTEN), settings, the schema and
-this role's rights, leases, and work that waits or is blocked.
+this role's rights, leases, schedules, and work that waits or is blocked.
 
 Each check is "ok", a "warning" (it works, but look at it) or a "problem", with
 what to do. Status 1 if there is a problem. It changes nothing, and makes no

@@ -19,6 +19,7 @@ from dbosflow.cli.doctor.database import (
     judge_versions,
 )
 from dbosflow.cli.doctor.finding import Finding, Verdict
+from dbosflow.cli.doctor.schedules import judge_schedules
 from dbosflow.cli.doctor.work import (
     LONG,
     MANY,
@@ -60,6 +61,7 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
             found += [await _guarded("workers", examination.workers())]
             found += [await _guarded("work", examination.work())]
             found += [await _guarded("outbox", examination.outbox())]
+            found += [await _guarded("schedules", examination.schedules())]
             found += [await _guarded("retention", examination.retention())]
         return found
 
@@ -122,6 +124,9 @@ class _Examination:
     async def outbox(self) -> Finding:
         found = await doctor.outbox(self._connection, self._schema, LONG, MANY)
         return judge_outbox(found, any_worker=self._any_worker)
+
+    async def schedules(self) -> Finding:
+        return judge_schedules(await doctor.schedules(self._connection, self._schema), any_worker=self._any_worker)
 
     async def retention(self) -> Finding:
         return judge_retention(await doctor.retention(self._connection, self._schema, OLD, MANY + 1))
