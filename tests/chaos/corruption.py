@@ -25,6 +25,7 @@ RUNS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "retrying": ("retrying", (1, 3, 0.0)),
     "resuming": ("resuming", (1, 3, 0.0)),
     "failing": ("failing", (3, 0.0)),
+    "undoing": ("undoing", ("undoing", 3, "fails", 0.0)),
     "limited": ("limited", (2, 0.0)),
     "listening": ("listening", (-1, 0.0)),
     "looping": ("looping", (2, True, "dead_letter", 1)),

@@ -46,6 +46,10 @@ class Operation:
     input: str | None = None
     """The stream that writers write to."""
     writings: tuple[Writing, ...] = ()
+    timeout: float | None = None
+    """The seconds until its deadline."""
+    reason: str | None = None
+    """The reason that its cancel gives."""
     trims: str | None = None
     """The stream whose beginning is removed while the workflow runs: its ``key``, or the ``input`` of a loop."""
 
@@ -60,12 +64,14 @@ def operation(seed: int, number: int) -> Operation:
     """One of them."""
     draw = random.Random(f"job {seed} {number}")  # another word would be other workflows for an old seed
     workload, args, key = _workload(draw)
-    for_ever = workload.startswith("dozing")
+    me, is_undone = f"c{number:06}", workload.startswith("undoing")
+    args = (me, *args) if is_undone else args
+    for_ever = workload.startswith("dozing") or (is_undone and "is cancelled" in args)
     cancelled = for_ever or draw.random() < 0.07
     reading = draw.choice(["throughout", "reconnecting", "late", None, None])
     taken = _INPUTS.get(workload)
     return Operation(
-        workflow_id=f"c{number:06}",
+        workflow_id=me,
         workload=workload,
         args=args,
         cancel_after=draw.uniform(0.0, 3.0) if cancelled else None,
@@ -75,6 +81,8 @@ def operation(seed: int, number: int) -> Operation:
         queue=LIMITED_QUEUE if workload.startswith("limited") else QUEUE,
         input=taken,
         writings=tuple(_writings(draw)) if taken else (),
+        timeout=draw.uniform(0.3, 4.0) if is_undone and "is late" in args else None,
+        reason=draw.choice([None, f"nobody wants {me}"]),
         trims=_trims(draw, workload, key, reading),
     )
 
@@ -111,6 +119,7 @@ def _workload(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
     retrying = (draw.randint(1, 4), draw.randint(1, 20), pause / 3)
     listening = (draw.choice([-1, -1, 10]), pause / 10)
     looping = (draw.randint(1, 4), *draw.choice(_LOOPS), draw.randint(1, 3))
+    undoing = (draw.randint(1, 8), draw.choice(["fails", "is late", "is cancelled"]), pause)
     workloads: dict[str, tuple[float, tuple[Any, ...], str]] = {
         "sequence": (4, sequence, draw.choice(["values", "rare"])),
         "sequence_on_thread": (4, sequence, draw.choice(["values", "rare"])),
@@ -128,6 +137,8 @@ def _workload(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
         "limited": (3, (draw.randint(1, 3), pause), "values"),
         "limited_on_thread": (2, (draw.randint(1, 3), pause), "values"),
         "failing": (2, sequence, "values"),
+        "undoing": (3, undoing, "values"),
+        "undoing_on_thread": (2, undoing, "values"),
         "dozing": (1, (draw.choice(["asleep", "in a step"]),), "values"),
         "dozing_on_thread": (1, (draw.choice(["asleep", "in a step"]),), "values"),
     }

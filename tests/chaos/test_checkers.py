@@ -58,6 +58,18 @@ def test_the_checkers_report_nothing_of_an_undisturbed_run(url: str) -> None:
             id="cancelled by nobody",
         ),
         pytest.param(
+            """DELETE FROM dbosflow.step WHERE (workflow_id, seq) IN (
+                   SELECT workflow_id, max(seq) FROM dbosflow.step
+                   WHERE workflow_id = 'undoing' AND kind = 'step' GROUP BY workflow_id)""",
+            "it has undone [2, 1]",
+            id="a step that is not undone",
+        ),
+        pytest.param(
+            "UPDATE dbosflow.step SET seq = 1000 - seq WHERE workflow_id = 'undoing' AND output->>0 >= '1000'",
+            "it has undone [0, 1, 2]",
+            id="undone in another order",
+        ),
+        pytest.param(
             "UPDATE dbosflow.workflow SET status = 'running' WHERE id = 'sequence'", "has not ended", id="not ended"
         ),
         pytest.param(

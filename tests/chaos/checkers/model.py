@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.workloads.inputs import BAD, TOKENS
+from tests.chaos.workloads.undoing import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,10 @@ class Expected:
     """Those of these producers that need not have succeeded."""
     letters: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     """Streams of dead letters: the offset and the value of each item, and the error."""
+    is_cut_short: bool = False
+    """Whether its failure may come at any time: that of its deadline."""
+    undone: int | None = None
+    """So many steps at most are undone by others, the last one first; all of those whose value is in the stream."""
     items: list[str] | None = None
     """What a loop must have handled, each under its offset, if it came to its end."""
 
@@ -128,6 +133,16 @@ def _failing(model: Expected, records: Records, size: int, pause: float) -> Expe
     return model
 
 
+def _undoing(model: Expected, records: Records, *, me: str, size: int, how: str, pause: float) -> Expected:
+    model.error, model.is_cut_short = told(me, how), how != "fails"
+    done = 0
+    while done in records.draws:
+        model.write("values", "body", done)
+        done += 1
+    model.undone = done
+    return model
+
+
 def _resuming(model: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
     for number in range(2 * size):
         for token in range(tokens):
@@ -211,6 +226,8 @@ _MODELS: dict[str, Callable[..., Expected]] = {
     "limited": _limited,
     "limited_on_thread": _limited,
     "failing": _failing,
+    "undoing": _undoing,
+    "undoing_on_thread": _undoing,
     "dozing": _dozing,
     "dozing_on_thread": _dozing,
 }

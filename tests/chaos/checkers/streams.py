@@ -26,7 +26,7 @@ def check_streams(history: WorkflowHistory, wanted: Expected) -> Iterator[str]:
     status = history.row["status"]
     if status not in CAUSES:
         return
-    partial = status == "cancelled"
+    partial = status == "cancelled" or wanted.is_cut_short
     inputs = history.row["input_streams"] or ()
     for key in sorted({*history.keys(), *wanted.streams, *wanted.by_attempts, *wanted.letters, *inputs}):
         if not any(block["key"] == key for block in history.blocks):

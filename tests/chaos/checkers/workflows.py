@@ -14,6 +14,7 @@ from tests.chaos.checkers.inputs import check_input, check_loop
 from tests.chaos.checkers.model import Expected, expected
 from tests.chaos.checkers.streams import CAUSES, check_streams, check_trim
 from tests.chaos.checkers.workers import check_wakes
+from tests.chaos.workloads.undoing import UNDONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,6 +41,7 @@ def check_workflow(history: WorkflowHistory, wanted: Expected, run_history: RunH
     yield from check_executions(history, run_history.frozen)
     yield from check_wakes(history)
     yield from check_loop(history, wanted)
+    yield from check_undone(history, wanted)
     if (written := run_history.written.get(history.workflow_id)) is not None:
         for key in history.row["input_streams"]:
             yield from check_input(history, key, written)
@@ -66,6 +68,17 @@ def check_end(history: WorkflowHistory, wanted: Expected, *, may_be_cancelled: b
     ]
     if len(numbers) != len(set(numbers)):
         yield f"a step is on record twice: {sorted(numbers)}"
+
+
+def check_undone(history: WorkflowHistory, wanted: Expected) -> Iterator[str]:
+    """What it has done and noted is undone: the last one first, each once, and nothing else."""
+    if wanted.undone is None or history.row["status"] not in CAUSES:
+        return
+    steps = sorted((step for step in history.steps if step["kind"] == "step"), key=lambda step: step["seq"])
+    undone = [step["output"][0] - UNDONE for step in steps if step["output"][0] >= UNDONE]
+    written = sum(block["count"] for block in history.blocks if block["kind"] == "values")
+    if undone != [*range(len(undone))][::-1] or not written <= len(undone) <= wanted.undone:
+        yield f"it has undone {undone}, of {wanted.undone} steps, with {written} values behind them"
 
 
 def check_executions(history: WorkflowHistory, frozen: Iterable[Frozen]) -> Iterator[str]:

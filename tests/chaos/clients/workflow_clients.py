@@ -84,7 +84,9 @@ class WorkflowClients:
     async def _follow(self, operation: Operation) -> None:
         if operation.reading not in {None, "late"}:
             self.read(operation)
-        target = WORKLOADS[operation.workload].options(workflow_id=operation.workflow_id, queue=operation.queue)
+        target = WORKLOADS[operation.workload].options(
+            workflow_id=operation.workflow_id, queue=operation.queue, timeout=operation.timeout
+        )
         starters = (
             self._again(lambda: self.engine.start_async(target, *operation.args)) for _ in range(operation.starters)
         )
@@ -94,7 +96,7 @@ class WorkflowClients:
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(self._wait(handle))
             if operation.cancel_after is not None:
-                group.create_task(self._cancel(handle, operation.cancel_after, waiting))
+                group.create_task(self._cancel(handle, operation, operation.cancel_after, waiting))
             if operation.input is not None:
                 group.create_task(self._write(operation))
             if operation.trims is not None:
@@ -105,8 +107,8 @@ class WorkflowClients:
     async def _wait(self, handle: WorkflowHandle[Any]) -> None:
         try:
             outcome = ("succeeded", await self._again(handle.result_async))
-        except WorkflowCancelledError:
-            outcome = ("cancelled", None)
+        except WorkflowCancelledError as cancelled:
+            outcome = ("cancelled", cancelled.reason)
         except WorkflowNotFoundError:
             self.violations.append(f"{handle.workflow_id} was acknowledged, and is not there")
             outcome = ("lost", None)
@@ -122,20 +124,24 @@ class WorkflowClients:
         await self.writers.write(self.engine, operation)
         await self._again(lambda: self.engine.close_stream_async(operation.workflow_id, key))
 
-    async def _cancel(self, handle: WorkflowHandle[Any], after: float, waiting: asyncio.Task[None]) -> None:
+    async def _cancel(
+        self, handle: WorkflowHandle[Any], operation: Operation, after: float, waiting: asyncio.Task[None]
+    ) -> None:
         await asyncio.wait({waiting}, timeout=after)
         if waiting.done():
             return
         self.cancel_requested.add(handle.workflow_id)
         began = time.monotonic()
-        answer = await self._again(handle.cancel_async)
+        answer = await self._again(lambda: handle.cancel_async(reason=operation.reason))
         await asyncio.wait({waiting})
         if answer.outcome == "ended":
             return
-        if self.outcomes[handle.workflow_id][0] == "cancelled":
+        how, why = self.outcomes[handle.workflow_id]
+        if how == "cancelled":
             self.cancel_times.add(time.monotonic() - began)
-        else:
-            how = self.outcomes[handle.workflow_id][0]
+            if why != operation.reason:
+                self.violations.append(f"{handle.workflow_id} is cancelled for {why!r}, not for {operation.reason!r}")
+        elif operation.timeout is None:  # else its deadline may have come first
             self.violations.append(f"{handle.workflow_id} has {how}, though its cancel was answered {answer.outcome!r}")
 
     async def _again(self, call: Callable[[], Any]) -> Any:

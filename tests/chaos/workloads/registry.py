@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.workloads import basic, inputs, limited_queue, typed_streams
+from tests.chaos.workloads import basic, inputs, limited_queue, typed_streams, undoing
 
 WORKLOADS: dict[str, Any] = {
     each.definition.name: each
@@ -28,5 +28,7 @@ WORKLOADS: dict[str, Any] = {
         inputs.following,
         limited_queue.limited,
         limited_queue.limited_on_thread,
+        undoing.undoing,
+        undoing.undoing_on_thread,
     )
 }
