@@ -178,8 +178,8 @@ class Workflows(Machine):
             return
         found = worker.end_quarantine(self.db.admin, SCHEMA, session.lease.id, session.suspect, acquitted=acquitted)
         self.run(found)
-        row = self.model[session.suspect]
-        if acquitted and row.owner == session.name:
+        row = self.model.get(session.suspect)
+        if acquitted and row is not None and row.owner == session.name:
             row.recoveries = 0
         session.suspect = None
 

@@ -22,6 +22,7 @@ from tests.proof.machine import check
 from tests.proof.model_dedup import Dedups
 from tests.proof.model_leases import Leases
 from tests.proof.model_queue import Queue
+from tests.proof.model_retention import Retention
 from tests.proof.model_streams import Streams
 from tests.proof.model_suspension import Suspensions
 from tests.proof.model_workflows import Workflows
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, Callable[[Bench], Machine]] = {
     "workflows": Workflows,
     "suspensions": Suspensions,
+    "retention": Retention,
     "leases": Leases,
     "dedups": Dedups,
     "streams": Streams,

@@ -93,6 +93,16 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "DELETE FROM dbosflow.dedup WHERE",
         "DELETE FROM dbosflow.dedup WHERE false AND",
     ),
+    "a removal that leaves records": (
+        *("retention", "retention", "remove"),
+        "DELETE FROM dbosflow.step WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))",
+        "SELECT",
+    ),
+    "a removal of what runs": (
+        *("retention", "retention", "choose_by_id"),
+        "WHEN w.ended_at IS NULL THEN 'active'\n    WHEN e.id IS NULL THEN 'unknown'\n",
+        "",
+    ),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
@@ -137,6 +147,12 @@ SHORTEST: dict[str, Example] = {
         ("start", {**DEDUPLICATED[1], "policy": "cancel_running"}),
         ("wake", {"hinted": True}),
     ],
+    "a removal that leaves records": [
+        ("start", ONE),
+        ("write", {"number": 0, "one": "w0", "end": "succeeded"}),
+        ("delete", {"chosen": {"w0"}}),
+    ],
+    "a removal of what runs": [("start", ONE), ("delete", {"chosen": {"w0"}})],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
     "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
@@ -144,6 +160,7 @@ SHORTEST: dict[str, Example] = {
 INVARIANTS = {
     "workflows": "the_tables_are_what_the_model_says",
     "suspensions": "only_suspended_workflows_have_waiters",
+    "retention": "the_tables_are_what_the_model_says",
     "leases": "the_tables_are_what_the_model_says",
     "dedups": "the_tables_are_what_the_model_says",
     "queue": "nothing_runs_twice_and_nothing_is_lost",
