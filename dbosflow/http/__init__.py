@@ -1,6 +1,7 @@
 """Streams and workflows over HTTP, by ASGI: for an application of your own, or as a server (``dbosflow serve``).
 
-- ``stream_events`` and ``stream_response`` are for a Starlette, FastAPI or Litestar application of your own.
+- ``stream_events``, ``stream_response`` and ``poll_response`` are for a Starlette, FastAPI or Litestar application of
+  your own.
 - ``expose`` makes an endpoint of a workflow: a request starts it, and is answered with its frames.
 - ``create_app`` makes an ASGI application to mount or to serve.
 
@@ -46,6 +47,7 @@ from dbosflow.http.events import (
 )
 from dbosflow.http.formats import NDJSON, SSE, Format
 from dbosflow.http.limits import Limits
+from dbosflow.http.long_poll import poll_response
 from dbosflow.http.reading import stream_events
 from dbosflow.http.responses import stream_response
 from dbosflow.http.tokens import ReadTokens
@@ -84,6 +86,7 @@ __all__ = [
     "expose_openapi",
     "expose_tokens",
     "openapi",
+    "poll_response",
     "stream_events",
     "stream_response",
 ]

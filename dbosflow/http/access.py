@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,6 +35,7 @@ Authorize = Callable[[Request, str | None, Action], Permission | Awaitable[Permi
 """Decides about a request: ``authorize(request, workflow_id, action)``. The id is ``None`` before a start."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST = re.compile(r"(?:https?://)?(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]*)?")
 _OWN_SITE = frozenset({"none", "same-origin"})
 _PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -89,7 +90,8 @@ class Access:
         if origin is None:
             is_foreign = request.headers.get("sec-fetch-site", "none") not in _OWN_SITE
         else:
-            is_foreign = origin not in self.origins and origin.partition("://")[2] != request.headers.get("host")
+            own = request.headers.get("host") or None
+            is_foreign = origin not in self.origins and origin.partition("://")[2] != own
         if is_foreign:
             raise HTTPException(403, "requests from pages of other sites are not permitted")
 
@@ -145,7 +147,7 @@ def check_is_local(request: Request) -> None:
     is_local = (
         request.client is not None
         and is_loopback(request.client.host)
-        and is_loopback(_host_of(f"//{headers.get('host', '')}"))
+        and is_loopback(_host_of(headers.get("host", "")))
         and (origin is None or is_loopback(_host_of(origin)))
         and headers.get("sec-fetch-site", "none") in {*_OWN_SITE, "same-site"}
         and not any(name in headers for name in _PROXY_HEADERS)
@@ -154,11 +156,10 @@ def check_is_local(request: Request) -> None:
         raise HTTPException(403, "only this machine may do that, because the application has no authorize=")
 
 
-def _host_of(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+def _host_of(text: str) -> str | None:
+    """The host of a ``Host`` or an ``Origin``; ``None`` if it is none of these. Stricter than a parser of URLs."""
+    found = _HOST.fullmatch(text)
+    return None if found is None else found[1] or found[2]
 
 
 def is_loopback(host: str | None) -> bool:

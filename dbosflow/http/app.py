@@ -82,9 +82,13 @@ class HttpApp:
         """
         self.context.drain.begin()
 
+    async def drained(self) -> None:
+        """Waits until the answers that have ended have left nothing to be done: then the engine may close."""
+        await self.context.drain.settled()
+
 
 def _middleware(context: HttpContext) -> list[Middleware]:
-    found = [Middleware(LimitedRequests, limits=context.limits)]
+    found = [Middleware(LimitedRequests, limits=context.limits, retry=context.retry)]
     origins = context.access.origins
     if origins:
         cors = Middleware(

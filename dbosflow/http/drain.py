@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
 
 _AGAIN = {"Retry-After": "1", "Connection": "close"}
 
@@ -30,6 +31,8 @@ class Drain:
         self.has_begun = False
         self._most = most
         self._open: dict[Callable[[], object], None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = asyncio.Event()
 
     @property
     def count(self) -> int:
@@ -39,6 +42,7 @@ class Drain:
     def begin(self) -> None:
         """Has the answers that go on end soon, and refuses new ones."""
         self.has_begun = True
+        self._begun.set()
         for leave in tuple(self._open):
             leave()
 
@@ -47,11 +51,24 @@ class Drain:
         if self.has_begun or len(self._open) >= self._most:
             raise come_again()
 
-    async def begun(self) -> None:
-        """Waits until the answers are to end. For the time of the wait the caller counts as one of them."""
-        event = asyncio.Event()
-        with self.following(event.set):
-            await event.wait()
+    async def begins_within(self, seconds: float) -> bool:
+        """Waits for so many seconds, or until the answers are to end; returns whether they are."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
+        return self.has_begun
+
+    def run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Starts what an answer leaves to be done, and what ``settled`` waits for."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settled(self) -> None:
+        """Waits until the answers that have ended have left nothing to be done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     @contextmanager
     def following(self, leave: Callable[[], object]) -> Iterator[None]:

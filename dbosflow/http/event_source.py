@@ -19,6 +19,7 @@ from dbosflow.http.responses import LIVE_HEADERS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from starlette.datastructures import Headers
     from starlette.requests import Request
 
 _UNAVAILABLE = 503
@@ -34,16 +35,22 @@ def reconnecting(
         try:
             return await handler(request)
         except (HTTPException, DatabaseUnavailableError, EngineClosedError) as error:
-            if not _is_event_source(request) or not _is_transient(error):
+            if not is_event_source(request.method, request.headers) or not _is_transient(error):
                 raise
-            form = sse(retry)
-            return Response(form.opening, headers=LIVE_HEADERS, media_type=form.media_type)
+            return later(retry)
 
     return answer
 
 
-def _is_event_source(request: Request) -> bool:
-    return request.method == "GET" and request.headers.get("accept", "").strip().lower() == "text/event-stream"
+def later(retry: float) -> Response:
+    """The answer by which an ``EventSource`` comes again after ``retry`` seconds."""
+    form = sse(retry)
+    return Response(form.opening, headers=LIVE_HEADERS, media_type=form.media_type)
+
+
+def is_event_source(method: str, headers: Headers) -> bool:
+    """Whether a request is that of a browser's ``EventSource``."""
+    return method == "GET" and headers.get("accept", "").strip().lower() == "text/event-stream"
 
 
 def _is_transient(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dbosflow.http.events import FrameEvent
 
@@ -24,6 +24,10 @@ def _nothing() -> bytes:
     return b""
 
 
+def _all(events: Sequence[FrameEvent]) -> Sequence[FrameEvent]:
+    return events
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """How events are written into an answer that goes on."""
@@ -34,6 +38,8 @@ class Format:
     """What comes before the first event."""
     farewell: Callable[[], bytes] = _nothing
     """What is written last where the server ends the answer before the stream has ended."""
+    select: Callable[[Sequence[FrameEvent]], Sequence[FrameEvent]] = _all
+    """Which of the events that come together are written."""
 
 
 def sse(retry: float = 1.0) -> Format:

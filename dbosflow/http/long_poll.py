@@ -17,20 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from dbosflow.http.drain import Drain
 from dbosflow.http.events import HeartbeatEvent, StartEvent, TruncatedEvent, UpToDateEvent
-from dbosflow.http.responses import LIVE_HEADERS, disconnected
+from dbosflow.http.reading import EventReader, seconds, wanted
+from dbosflow.http.responses import LIVE_HEADERS, disconnected, first_events
+from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.requests import Request
 
-    from dbosflow.http.drain import Drain
+    from dbosflow.engine import Engine
     from dbosflow.http.events import FrameEvent
-    from dbosflow.http.reading import EventReader
+    from dbosflow.streams.declared import Stream
 
 FINAL_HEADERS = {"Cache-Control": "private, max-age=31536000, immutable"}
 """Of answers that never change. ``private``: a shared cache does not know who may read them."""
+
+_PATIENCE = 20.0
+"""Seconds for which a request waits for news, unless it says another time."""
 
 _UNLISTED = (StartEvent, UpToDateEvent, HeartbeatEvent)
 
@@ -53,6 +59,49 @@ def cached(request: Request, body: bytes, media_type: str) -> Response:
     if known == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
+
+
+async def poll_response(
+    engine: Engine,
+    workflow_id: str,
+    stream: str | Stream[Any, Any],
+    request: Request,
+    *,
+    drain: Drain | None = None,
+    show_errors: bool = False,
+) -> Response:
+    """The long-poll twin of ``stream_response``, for an application of your own: one page of a stream, as JSON.
+
+    The page has what there is, or what comes within the request's ``timeout`` seconds (20) if there is nothing yet.
+
+    Args:
+        engine: an open engine.
+        workflow_id: the workflow that has the stream. Check first that the client may read it.
+        stream: the stream, or its key.
+        request: the client's request: see ``stream_events``.
+        drain: a ``Drain`` of yours, by which you ask clients to leave before your server stops.
+        show_errors: whether an ``error`` event has the name and message of the workflow's exception.
+
+    Raises:
+        HTTPException: of Starlette: the request asks for what is not valid (400), or the server drains (503).
+        WorkflowNotFoundError: no workflow has the id.
+    """
+    drain = drain or Drain()
+    drain.check()
+    timeout = wanted_timeout(request)
+    reader = EventReader(engine, workflow_id, key_of(stream), wanted(request), show_errors=show_errors)
+    first = await first_events(reader, request.receive, drain)
+    return await poll(request, reader, first, timeout=timeout, drain=drain)
+
+
+def wanted_timeout(request: Request) -> float:
+    """How many seconds a request waits for news.
+
+    Raises:
+        HTTPException: status 400: it says no valid number.
+    """
+    asked = seconds("timeout", request.query_params.get("timeout"))
+    return 0.0 if request.method == "HEAD" else _PATIENCE if asked is None else asked
 
 
 async def poll(

@@ -8,6 +8,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from dbosflow.errors import DbosflowError
@@ -39,7 +40,7 @@ SEND_TIMEOUT = 60.0
 _PART = 64 * 1024
 """Bytes that are sent in one go: what a client that does not read holds in memory, besides its page."""
 
-_FAREWELL = 1.0
+FAREWELL = 1.0
 """Seconds for the last bytes to a client that is asked to leave."""
 
 LIVE_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -110,7 +111,7 @@ class EventsResponse(Response):
         elif error is not None:
             raise error
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(FAREWELL):
                 await send({"type": "http.response.body", "body": self._form.farewell(), "more_body": False})
 
     async def _send_events(self, send: Send) -> None:
@@ -129,7 +130,7 @@ class EventsResponse(Response):
 
     def _parts(self, opening: bytes, events: Sequence[FrameEvent]) -> Iterator[bytes]:
         texts, size = [opening], 0
-        for event in events:
+        for event in self._form.select(events):
             text = self._form.encode(event)
             texts.append(text)
             size += len(text)
@@ -141,9 +142,10 @@ class EventsResponse(Response):
 
 
 async def disconnected(receive: Receive) -> None:
-    """Waits until the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Waits until the client is gone, or sends a body that nobody waits for."""
+    with suppress(HTTPException):  # the body is too large, or too slow
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 async def while_wanted(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dbosflow.http.access import expiry
+from dbosflow.http.access import expiry, permitted_seconds
 from dbosflow.http.event_source import reconnecting
 from dbosflow.http.formats import NDJSON, sse
-from dbosflow.http.long_poll import cached, is_final, poll
-from dbosflow.http.reading import EventReader, seconds, wanted
+from dbosflow.http.long_poll import cached, is_final, poll, wanted_timeout
+from dbosflow.http.reading import EventReader, wanted
 from dbosflow.http.responses import LIVE_HEADERS, EventsResponse, first_events
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from dbosflow.http.events import FrameEvent
 
 Kind = Literal["sse", "ndjson", "json"]
-
-_POLL = 20.0
-"""Seconds for which a request for JSON waits for news, unless it says another time."""
 
 _MEDIA_TYPES: dict[str, Kind] = {
     "text/event-stream": "sse",
@@ -72,11 +68,7 @@ class StreamRequest:
         first = await first_events(reader, request.receive, context.drain)
         await context.check_workflow(self._workflow_id)
         if kind == "json":
-            timeout = seconds("timeout", request.query_params.get("timeout"))
-            timeout = 0.0 if request.method == "HEAD" else _POLL if timeout is None else timeout
-            expires_at = expiry(request)
-            if expires_at is not None:
-                timeout = max(min(timeout, expires_at - time.time()), 0.0)
+            timeout = permitted_seconds(request, wanted_timeout(request))
             return await poll(request, reader, first, timeout=timeout, drain=context.drain)
         return self._events(kind, reader, first)
 

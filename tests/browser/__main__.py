@@ -1,7 +1,9 @@
-"""The chat of ``dbosflow demo --web`` in Chromium: ``python -m tests.browser [NAME ...] [--screenshots DIRECTORY]``.
+"""Pages in Chromium: ``python -m tests.browser [NAME ...] [--screenshots DIRECTORY]``.
 
-Playwright comes from a package index into an environment of its own, and Chromium from Debian, by ``apt-get``, if it is
-not there. Not a part of ``.ci/run``; ``tests/http/test_chat.py`` has a sample of it, with a client that is no browser.
+The chat of ``dbosflow demo --web``; and a page with the real ``useChat`` of npm's ``@ai-sdk/react``, before a chat of
+``dbosflow.http.adapters``. Playwright comes from a package index into an environment of its own, the packages of npm go
+into a cache in the home directory, and Chromium comes from Debian, by ``apt-get``, if it is not there. Not a part of
+``.ci/run``; ``tests/http/test_chat.py`` and ``test_ui_messages.py`` have samples, with clients that are no browsers.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import sysconfig
 import tempfile
 import venv
 from pathlib import Path
+
+from tests.browser.use_chat.bundle import bundled
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +40,7 @@ def main() -> int:
         # The rest comes from the environment of this process, after that.
         libraries = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
         (Path(directory) / "lib" / own / "site-packages" / "rest.pth").write_text(libraries.replace(os.pathsep, "\n"))
-        command = [str(python), "-m", "tests.browser.inside", chromium(), *sys.argv[1:]]
+        command = [str(python), "-m", "tests.browser.inside", chromium(), str(bundled()), *sys.argv[1:]]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -1,4 +1,4 @@
-"""The scenarios, run by ``python -m tests.browser`` where Playwright is."""
+"""The scenarios, run by ``python -m tests.browser`` where Playwright is: of the demo's page, and of ``useChat``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import sync_playwright
 
 from dbosflow.cli.demo import chat
-from tests.browser.stage import PATIENCE, Stage, stage
+from dbosflow.cli.demo.web import worker_command
+from dbosflow.cli.program import dbosflow_command
+from tests.browser.stage import PATIENCE, Programs, Stage, stage
+from tests.browser.use_chat import flows, scenarios
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, BrowserContext, Page
 
+PACE = 40.0
+"""Words a second: an answer takes some seconds, in which something can happen."""
+DEMO = Programs(worker_command("dbosflow"), "tests.browser.server", [str(PACE)])
 _TEXT = """paragraphs => paragraphs.map(one => [...one.querySelectorAll('.word:not(.taken-back)')]
     .map(word => word.textContent).join('')).filter(text => text).join('\\n')"""
 
@@ -257,31 +263,42 @@ def screenshots(browser: Browser, found: Stage, directory: Path) -> None:
 
 
 @contextmanager
-def visiting(browser: Browser, found: Stage) -> Iterator[Visitor]:
-    """A visitor with a browser context of its own."""
+def context_of(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser of its own."""
     context = browser.new_context()
     try:
-        yield Visitor(context, found)
+        yield context
     finally:
         context.close()
+
+
+def plays(use_chat: Path) -> list[tuple[Programs, Callable[..., Any], Callable[[Any], None]]]:
+    """What there is to play: what runs behind the page, the visitor, and the scenario."""
+    worker = [*dbosflow_command(), "worker", flows.__name__, "--queue", flows.QUEUE, "--until-eof"]
+    other = Programs(worker, "tests.browser.use_chat.server", [str(use_chat)])
+    return [
+        *((DEMO, Visitor, scenario) for scenario in SCENARIOS),
+        *((other, scenarios.Chat, scenario) for scenario in scenarios.SCENARIOS),
+    ]
 
 
 def main() -> int:
     """Plays the scenarios that the command line names, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.browser")
     parser.add_argument("chromium")
+    parser.add_argument("use_chat", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--screenshots", type=Path)
     args = parser.parse_args()
     failed = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=args.chromium, args=["--no-sandbox"])
-        chosen = [one for one in SCENARIOS if not args.names or one.__name__ in args.names]
-        for scenario in chosen:
+        chosen = [one for one in plays(args.use_chat) if not args.names or one[2].__name__ in args.names]
+        for programs, visitor, scenario in chosen:
             began = time.monotonic()
-            with stage() as found, visiting(browser, found) as visitor:
+            with stage(programs) as found, context_of(browser) as context:
                 try:
-                    scenario(visitor)
+                    scenario(visitor(context, found))
                 except Exception:  # noqa: BLE001 (the next scenario is played all the same)
                     failed += 1
                     traceback.print_exc()
@@ -290,7 +307,7 @@ def main() -> int:
                     verdict = "ok"
             print(f"{scenario.__name__}: {verdict} in {time.monotonic() - began:.1f} s", flush=True)
         if args.screenshots is not None:
-            with stage() as found:
+            with stage(DEMO) as found:
                 screenshots(browser, found, args.screenshots)
         browser.close()
     print(f"{len(chosen) - failed} of {len(chosen)} scenarios hold")

@@ -9,27 +9,37 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbosflow._embedded import EmbeddedServer
 from dbosflow._store.migrate import migrate
-from dbosflow.cli.demo.web import worker_command
 from dbosflow.config import DATABASE_URL_VARIABLE
 from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACE = 40.0
-"""Words a second: an answer takes some seconds, in which something can happen."""
 PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What runs behind a page."""
+
+    worker: list[str]
+    """The command of a worker."""
+    server: str
+    """The module that serves: by a database, a port, these arguments, and the workers' processes."""
+    arguments: list[str]
 
 
 class Stage:
     """The processes behind the page."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, programs: Programs) -> None:
         self._database_url = database_url
+        self._programs = programs
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -50,16 +60,14 @@ class Stage:
         """Starts a worker."""
         environment = {**os.environ, DATABASE_URL_VARIABLE: self._database_url}
         self._workers.append(
-            subprocess.Popen(
-                worker_command("dbosflow"), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-            )
+            subprocess.Popen(self._programs.worker, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
         )
 
     def start_server(self) -> None:
         """Starts the server, and waits until it answers."""
         pids = [str(worker.pid) for worker in self._workers]
-        command = [sys.executable, "-m", "tests.browser.server", self._database_url, str(self._port), str(PACE), *pids]
-        self._server = subprocess.Popen(command)
+        place = [self._database_url, str(self._port), *self._programs.arguments]
+        self._server = subprocess.Popen([sys.executable, "-m", self._programs.server, *place, *pids])
         eventually(self._answers, timeout=PATIENCE)
 
     def end_server(self, number: signal.Signals) -> None:
@@ -89,11 +97,11 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage(programs: Programs) -> Iterator[Stage]:
     """A stage on a database of its own."""
     with EmbeddedServer.ephemeral() as server:
         migrate(server.url)
-        found = Stage(server.url)
+        found = Stage(server.url, programs)
         try:
             found.open()
             yield found

@@ -28,6 +28,8 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
         body: bytes = b"",
+        *,
+        client: str = "127.0.0.1",
     ) -> None:
         path, _, query = path.partition("?")
         given = {"host": "localhost", **{name.lower(): value for name, value in (headers or {}).items()}}
@@ -42,7 +44,7 @@ class Connection:
             "root_path": "",
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
-            "client": ("127.0.0.1", 1234),
+            "client": (client, 1234),
             "server": ("127.0.0.1", 80),
         }
         self.status = 0

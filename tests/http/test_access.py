@@ -210,7 +210,7 @@ async def test_a_poll_ends_when_its_token_does(engine: Engine) -> None:
     path = f"{stream_of(handle.workflow_id)}?format=json&token={TOKENS.sign(handle.workflow_id, expires_in=3600)}"
     await Connection(app, stream_of(handle.workflow_id)).until("chunk")
     expires_at = time.time() + 3600
-    with patch("dbosflow.http.streams.time.time", lambda: expires_at), patch("dbosflow.http.streams._POLL", 60.0):
+    with patch("dbosflow.http.access.time.time", lambda: expires_at), patch("dbosflow.http.long_poll._PATIENCE", 60.0):
         answer = Connection(app, f"{path}&from=1")
         await answer.whole()
     assert b'"events":[]' in answer.body

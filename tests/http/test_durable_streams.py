@@ -194,8 +194,8 @@ async def test_events_tell_where_the_reader_stands(streams: httpx.AsyncClient) -
 
 
 async def test_a_quiet_stream_of_events_gives_signs_of_life(engine: Engine) -> None:
-    """As often as the application says."""
-    app = create_app(engine, durable_streams=DurableStreams(), heartbeat=0.01)
+    """As often as the application says: several within the life of an answer."""
+    app = create_app(engine, durable_streams=DurableStreams(lifetime=2.0), heartbeat=0.01)
     made = Connection(app, "/v1/stream/quiet", TEXT, method="PUT")
     await made.whole()
     async with Connection(app, "/v1/stream/quiet?offset=-1&live=sse") as events:
@@ -303,6 +303,24 @@ async def test_an_expired_stream_is_gone_and_a_creation_removes_its_rows(
     assert (await streams.get("ttl")).content == b"x"
     await streams.put("new", headers=TEXT)
     assert rows(database_url, "standalone_stream") == 2
+
+
+async def test_expired_streams_are_removed_by_workers(
+    database_url: str, streams: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody makes another stream; what has not expired stays, and so does the name of one with forks."""
+    monkeypatch.setattr("dbosflow._runtime.streams.expirer.EVERY", 0.01)
+    await streams.put("parent", headers=TEXT | {"Stream-TTL": "1000"}, content=b"x")
+    await streams.put("fork", headers={"Stream-Forked-From": "/v1/stream/parent"} | {"Stream-TTL": "2000"})
+    await streams.put("lone", headers=TEXT | {"Stream-TTL": "1000"}, content=b"y")
+    await streams.put("stays", headers=TEXT, content=b"z")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE dbosflow.standalone_stream SET expires_at = now() WHERE ttl = 1000")
+    async with Engine(database_url):
+        await eventually_async(lambda: rows(database_url, "stream_block") == 2)
+    assert rows(database_url, "standalone_stream") == 3
+    assert [(await streams.get(path)).text for path in ("fork", "stays")] == ["x", "z"]
+    assert [(await streams.get(path)).status_code for path in ("parent", "lone")] == [410, 404]
 
 
 async def test_paths_and_ids_are_kept_apart(engine: Engine, streams: httpx.AsyncClient, database_url: str) -> None:

@@ -7,14 +7,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from dbosflow.http import create_app
+from dbosflow.http import Drain, create_app, poll_response
 from tests.http.connection import Connection
 from tests.http.flows import let_go, pause_in_the_middle, restless, talk
 from tests.http.test_reading import stream_of
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     import httpx
+    from starlette.types import Receive, Scope, Send
 
     from dbosflow import Engine
 
@@ -131,3 +135,35 @@ async def test_a_client_says_what_it_accepts(
     await handle.result_async()
     answer = await client.get(stream_of(handle.workflow_id), headers={"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (status, media_type)
+
+
+async def test_an_application_of_ones_own_polls_too(engine: Engine) -> None:
+    """One that drains answers who waits, and takes no more."""
+    handle = await engine.start_async(pause_in_the_middle, 1)
+    drain = Drain()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.requests import Request
+
+        try:
+            answer = await poll_response(engine, handle.workflow_id, "tokens", Request(scope, receive), drain=drain)
+        except HTTPException as error:
+            answer = Response(status_code=error.status_code)
+        await answer(scope, receive, send)
+
+    async def asked(query: str) -> Connection:
+        connection = Connection(app, f"/?{query}")
+        await connection.whole()
+        return connection
+
+    async with Connection(app, "/?timeout=20") as first:
+        await first.whole()
+    assert json.loads(first.body)["events"] == [{"event": "chunk", "id": 0, "data": 0}]
+    assert json.loads((await asked("from=1&timeout=0")).body)["next"] == 1
+    assert (await asked("timeout=x")).status == 400
+    waits = Connection(app, "/?from=1")
+    await eventually_async(lambda: drain.count == 1)
+    drain.begin()
+    await waits.whole()
+    assert json.loads(waits.body) == {"events": [], "next": 1, "up_to_date": True, "closed": False}
+    assert (await asked("")).status == 503

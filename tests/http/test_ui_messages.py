@@ -110,6 +110,16 @@ def test_texts_and_chunks_keep_their_order() -> None:
     ]
 
 
+def test_what_is_shown_of_an_answer_that_is_stopped_stays() -> None:
+    """The rollbacks that come with the cancellation are not passed on; an earlier one is."""
+    select = UiMessages("m").form().select
+    rollback, stopped = RollbackEvent(2, ((1, 2),)), CancelledEvent(3, "stopped")
+    assert list(select([value(1, "a"), rollback, rollback, stopped])) == [value(1, "a"), stopped]
+    assert list(select([rollback, value(1, "a"), stopped])) == [rollback, value(1, "a"), stopped]
+    for events in ([], [rollback], [rollback, ErrorEvent(3, "failed")]):
+        assert list(select(events)) == events
+
+
 def test_a_rollback_takes_back_its_values_and_no_others() -> None:
     """What the step has besides is sent again, because ``reset-step`` takes all of it."""
     assert written(

@@ -37,6 +37,7 @@ from dbosflow._runtime.replay.plain_timers import watched_timers
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.streams.compactor import Compactor
+from dbosflow._runtime.streams.expirer import Expirer
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
@@ -117,7 +118,7 @@ class Executor:
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self.runner.iterations = iterations = IterationCleaner(pool, settings.schema)
-        self._cleaners: list[Service] = [iterations]
+        self._cleaners: list[Service] = [iterations, Expirer(pool, settings.schema)]
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
             self._cleaners.append(compactor)

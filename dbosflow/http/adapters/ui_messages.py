@@ -7,7 +7,8 @@
 | anything else | ``data-value`` |
 
 A rollback becomes ``reset-step``, which removes what the page has of the current step; what of it stays follows again.
-So what an attempt of a model call has written leaves the page when the attempt fails or its worker is killed.
+So what an attempt of a model call has written leaves the page when the attempt fails or its worker is killed. What the
+page has of an answer that is stopped stays there, as its reader expects, though the stream does not keep it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from dbosflow.http.events import (
 from dbosflow.http.formats import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dbosflow.http.events import FrameEvent
     from dbosflow.types import Ranges
 
@@ -69,7 +72,7 @@ class UiMessages:
 
     def form(self) -> Format:
         """How the answer's events are written."""
-        return Format("text/event-stream", self.encode, farewell=_farewell)
+        return Format("text/event-stream", self.encode, farewell=_farewell, select=_stopped)
 
     def encode(self, event: FrameEvent) -> bytes:
         """The chunks for an event, as server-sent events."""
@@ -165,6 +168,16 @@ def _is_taken_back(offset: int, ranges: Ranges) -> bool:
 
 def _sent(chunks: list[dict[str, Any]]) -> bytes:
     return "".join(f"data: {dump(chunk)}\n\n" for chunk in chunks).encode()
+
+
+def _stopped(events: Sequence[FrameEvent]) -> Sequence[FrameEvent]:
+    """Without the rollbacks that a cancellation comes with."""
+    if not events or not isinstance(events[-1], CancelledEvent):
+        return events
+    kept = list(events[:-1])
+    while kept and isinstance(kept[-1], RollbackEvent):
+        kept.pop()
+    return [*kept, events[-1]]
 
 
 def _farewell() -> bytes:

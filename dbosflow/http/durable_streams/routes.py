@@ -161,14 +161,18 @@ class _Own(_Routes):
         before = request.scope["path"].removesuffix(path)
         source = await self._forked(request, before)
         creation = writing.creation(path, request.headers, await request.body(), source)
-        return await writing.create(self._streams, creation, str(request.url.replace(query="")))
+        where = request.url.replace(path=quote(request.url.path, safe="/%"), query="")
+        return await writing.create(self._streams, creation, str(where))
 
     async def _forked(self, request: Request, before: str) -> str | None:
         """The path of the stream that is to be forked, if its caller may read that stream."""
         given = request.headers.get(names.FORKED_FROM)
         if given is None:
             return None
-        whole = unquote(urlsplit(given).path)
+        try:
+            whole = unquote(urlsplit(given).path)
+        except ValueError:
+            raise Refusal(400, f"{names.FORKED_FROM} must be the URL of a stream, or its path") from None
         if not whole.startswith(before):
             raise Refusal(404, "there is no such stream to fork")
         source = whole.removeprefix(before)

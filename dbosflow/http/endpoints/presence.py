@@ -11,8 +11,8 @@ last one gone ──► the grace ──► a reader is back: nothing
 
 Each server looks after its removal, so of several whose readers leave at a time at least the last one finds none. A
 server that is killed leaves its attribute: such a workflow goes on to its end. One that drains has sent its readers
-elsewhere: it removes its attribute, and cancels nothing. So it does where a client that waits for the final was told to
-look later: nobody knows whether it will.
+elsewhere: it removes its attribute before it stops, and cancels nothing. So it does where a client that waits for the
+final was told to look later: nobody knows whether it will.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Literal
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from dbosflow.engine import Engine
+    from dbosflow.http.drain import Drain
 
 logger = logging.getLogger("dbosflow.http")
 
@@ -56,13 +57,13 @@ class Presence:
     Args:
         engine: the engine.
         grace: seconds after which a reader that is gone does not come back.
-        is_draining: whether this server sends its readers elsewhere.
+        drain: says when this server sends its readers elsewhere.
     """
 
-    def __init__(self, engine: Engine, grace: float, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, engine: Engine, grace: float, drain: Drain) -> None:
         self._engine = engine
         self._grace = grace
-        self._is_draining = is_draining
+        self._drain = drain
         self._attribute = f"{READER}{secrets.token_hex(8)}"
         self._readers: dict[str, int] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -80,9 +81,8 @@ class Presence:
             if not self._readers[workflow_id]:
                 del self._readers[workflow_id]
                 if reading.parting != "ended":
-                    self._leaving[workflow_id] = asyncio.get_running_loop().create_task(
-                        self._leave(workflow_id, reading.parting), name=f"dbosflow-http-grace-{workflow_id}"
-                    )
+                    leave = self._leave(workflow_id, reading.parting)
+                    self._leaving[workflow_id] = self._drain.run(leave, f"dbosflow-http-grace-{workflow_id}")
 
     async def _come(self, workflow_id: str) -> None:
         if (leaving := self._leaving.pop(workflow_id, None)) is not None:
@@ -93,10 +93,10 @@ class Presence:
     async def _leave(self, workflow_id: str, parting: Parting) -> None:
         """Cancels the workflow once the grace is over, unless somebody reads it elsewhere, or is to look again."""
         try:
-            if parting == "gone" and not self._is_draining():
-                await asyncio.sleep(self._grace)
+            if parting == "gone":
+                await self._drain.begins_within(self._grace)
             await self._engine.workflows.update_attributes_async(workflow_id, {self._attribute: None})
-            if parting == "told" or self._is_draining():
+            if parting == "told" or self._drain.has_begun:
                 return
             handle = self._engine.handle(workflow_id)
             info = await handle.info_async()

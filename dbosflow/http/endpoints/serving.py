@@ -50,7 +50,7 @@ class Handlers:
         self._body_bytes = largest_body(endpoint.path, endpoint.body_bytes, context.limits.body_bytes)
         presence = None
         if endpoint.on_disconnect == "cancel":
-            presence = Presence(context.engine, endpoint.grace, lambda: context.drain.has_begun)
+            presence = Presence(context.engine, endpoint.grace, context.drain)
         self._served = Served(endpoint, context, presence)
 
     async def start(self, request: Request) -> Response:

@@ -10,9 +10,10 @@ import pytest
 
 from dbosflow import Engine, Stream, recv_async, workflow
 from dbosflow.errors import WorkflowCancelledError
-from dbosflow.http import expose
+from dbosflow.http import Drain, create_app, expose
 from dbosflow.http.endpoints.presence import READER, REASON, Presence
 from dbosflow.types import WorkflowStatus
+from tests.http.connection import Connection
 from tests.http.endpoints.conftest import served
 from tests.http.events import parsed
 
@@ -163,25 +164,35 @@ async def test_readers_of_other_servers_keep_it_alive(database_url: str) -> None
 
 
 async def test_a_server_that_drains_cancels_nothing(engine: Engine) -> None:
-    """Its clients are to come again elsewhere: its mark goes, and the workflow goes on."""
-    endpoint = expose(waiting, "/c5", stream=words, on_disconnect="cancel", grace=0.01)
-    async with served(engine, endpoint) as client, reading(client, "POST", "/c5", json={"name": "g"}) as where:
-        started = where.rpartition("/")[2]
-        look = readers_of(engine, started)
-        assert await look()
+    """Its clients are to come again elsewhere: its mark is gone before it has stopped, and the workflow goes on.
 
-    async def none_left() -> bool:
-        return not await look() and not graces()
-
-    await soon(none_left)
-    assert not (await engine.handle(started).status_async()).ended
+    Also the mark for those who had left before, and whose grace was not over.
+    """
+    endpoint = expose(waiting, "/c5", stream=words, on_disconnect="cancel", grace=LONG)
+    async with served(engine, endpoint) as client:
+        async with reading(client, "POST", "/c5", json={"name": "left"}) as where:
+            left = where.rpartition("/")[2]
+        await soon(lambda: asyncio.sleep(0, graces()))
+        assert await readers_of(engine, left)()
+    app = create_app(engine, endpoints=[endpoint])
+    reads = Connection(app, "/c5", {"Content-Type": "application/json"}, "POST", b'{"name": "g"}')
+    await reads.until("chunk")
+    read = reads.headers["workflow-id"]
+    assert await readers_of(engine, read)()
+    app.drain()
+    await reads.whole()
+    await app.drained()
+    for workflow_id in (left, read):
+        assert await readers_of(engine, workflow_id)() == []
+        assert not (await engine.handle(workflow_id).status_async()).ended
+    assert graces() == []
 
 
 async def test_of_two_servers_that_are_left_at_a_time_one_cancels(engine: Engine) -> None:
     """Each looks behind its own leaving, in whatever order the two go on."""
     for _ in range(10):
         handle = await engine.start_async(waiting, "h")
-        presences = [Presence(engine, 0.001, lambda: False) for _ in range(2)]
+        presences = [Presence(engine, 0.001, Drain()) for _ in range(2)]
 
         async def read(presence: Presence, workflow_id: str) -> None:
             async with presence.reading(workflow_id):
