@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from benchmarks import loop
 from benchmarks.gate import Gate, gates
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
 from dbosflow import Engine, step, workflow
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _WARM_UP = 50
 
@@ -30,30 +26,45 @@ def echo_sync(number: int) -> int:
     return number
 
 
+@step(relaxed=True)
+async def echo_relaxed(number: int) -> int:
+    """An async step for whose commit the workflow does not wait."""
+    return number
+
+
+@step(relaxed=True)
+def echo_relaxed_sync(number: int) -> int:
+    """A sync one."""
+    return number
+
+
 @workflow
-async def sequence(steps: int) -> float:
+async def sequence(steps: int, relaxed: bool = False) -> float:  # noqa: FBT001, FBT002 (an argument as JSON)
     """One step after the other; how long they took."""
+    act = echo_relaxed if relaxed else echo
     began = time.monotonic()
     for number in range(steps):
-        await echo(number)
+        await act(number)
     return time.monotonic() - began
 
 
 @workflow
-def sequence_sync(steps: int) -> float:
+def sequence_sync(steps: int, relaxed: bool = False) -> float:  # noqa: FBT001, FBT002
     """The same, sync."""
+    act = echo_relaxed_sync if relaxed else echo_sync
     began = time.monotonic()
     for number in range(steps):
-        echo_sync(number)
+        act(number)
     return time.monotonic() - began
 
 
 @workflow
-async def gated_sequence(gate: str, steps: int) -> None:
+async def gated_sequence(gate: str, steps: int, relaxed: bool = False) -> None:  # noqa: FBT001, FBT002
     """One step after the other, once everybody is there."""
     await gates[gate].passed()
+    act = echo_relaxed if relaxed else echo
     for number in range(steps):
-        await echo(number)
+        await act(number)
 
 
 @workflow
@@ -61,43 +72,48 @@ async def nothing() -> None:
     """No step at all."""
 
 
-def steps_async(job: Job) -> Figures:
+def steps_async(*, relaxed: bool = False) -> Scenario:
     """Sequential steps of one async workflow."""
-    return loop.run(_steps_async(job))
-
-
-async def _steps_async(job: Job) -> Figures:
-    async with Engine(job.url) as engine:
-        await engine.run_async(sequence, _WARM_UP)
-        with metered(job.url) as meter:
-            seconds = await engine.run_async(sequence, job.size)
-        return meter.rate(job.size) | {"rate": job.size / seconds}
-
-
-def steps_sync(job: Job) -> Figures:
-    """Sequential steps of one sync workflow."""
-    with Engine(job.url, loop_factory=loop.factory()) as engine:
-        engine.run(sequence_sync, _WARM_UP)
-        with metered(job.url) as meter:
-            seconds = engine.run(sequence_sync, job.size)
-        return meter.rate(job.size) | {"rate": job.size / seconds}
-
-
-def concurrent_steps(workflows: int) -> Callable[[Job], Figures]:
-    """Steps of so many concurrent async workflows; ``job.size`` steps in all."""
 
     async def run(job: Job) -> Figures:
         async with Engine(job.url) as engine:
-            await _through_gate(engine, "warm-up", workflows, 1, job.url)
-            each = max(1, job.size // workflows)
-            return await _through_gate(engine, "measured", workflows, each, job.url)
+            await engine.run_async(sequence, _WARM_UP, relaxed)
+            with metered(job.url) as meter:
+                seconds = await engine.run_async(sequence, job.size, relaxed)
+            return meter.rate(job.size) | ({} if relaxed else {"rate": job.size / seconds})
 
     return lambda job: loop.run(run(job))
 
 
-async def _through_gate(engine: Engine, name: str, workflows: int, each: int, url: str) -> Figures:
+def steps_sync(*, relaxed: bool = False) -> Scenario:
+    """Sequential steps of one sync workflow."""
+
+    def run(job: Job) -> Figures:
+        with Engine(job.url, loop_factory=loop.factory()) as engine:
+            engine.run(sequence_sync, _WARM_UP, relaxed)
+            with metered(job.url) as meter:
+                seconds = engine.run(sequence_sync, job.size, relaxed)
+            return meter.rate(job.size) | ({} if relaxed else {"rate": job.size / seconds})
+
+    return run
+
+
+def concurrent_steps(workflows: int, *, relaxed: bool = False) -> Scenario:
+    """Steps of so many concurrent async workflows; ``job.size`` steps in all."""
+
+    async def run(job: Job) -> Figures:
+        async with Engine(job.url) as engine:
+            await _through_gate(engine, "warm-up", workflows, 1, job.url, relaxed=relaxed)
+            each = max(1, job.size // workflows)
+            return await _through_gate(engine, "measured", workflows, each, job.url, relaxed=relaxed)
+
+    return lambda job: loop.run(run(job))
+
+
+async def _through_gate(engine: Engine, name: str, workflows: int, each: int, url: str, *, relaxed: bool) -> Figures:
     gate = gates[name] = Gate()
-    handles = await asyncio.gather(*(engine.start_async(gated_sequence, name, each) for _ in range(workflows)))
+    starts = (engine.start_async(gated_sequence, name, each, relaxed) for _ in range(workflows))
+    handles = await asyncio.gather(*starts)
     await gate.gather(workflows)
     with metered(url) as meter:
         gate.open()
@@ -138,10 +154,13 @@ async def _start_to_result(job: Job) -> Figures:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "steps_async": steps_async,
-    "steps_sync": steps_sync,
+    "steps_async": steps_async(),
+    "steps_sync": steps_sync(),
     "steps_100": concurrent_steps(100),
     "steps_1000": concurrent_steps(1000),
+    "relaxed_async": steps_async(relaxed=True),
+    "relaxed_sync": steps_sync(relaxed=True),
+    "relaxed_100": concurrent_steps(100, relaxed=True),
     "no_step": no_step_workflows,
     "start_to_result": start_to_result,
 }

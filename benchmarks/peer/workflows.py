@@ -140,6 +140,9 @@ SCENARIOS: dict[str, Scenario] = {
     "steps_sync": steps_sync,
     "steps_100": concurrent_steps(100),
     "steps_1000": concurrent_steps(1000),
+    "relaxed_async": steps_async,  # it has no other steps
+    "relaxed_sync": steps_sync,
+    "relaxed_100": concurrent_steps(100),
     "no_step": no_step_workflows,
     "start_to_result": start_to_result,
 }
