@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +13,7 @@ from dbosflow._runtime.execution.scope import current_scope, refuse_in_transacti
 from dbosflow._runtime.operations import children, steps
 from dbosflow._runtime.operations.plain_calls import check_plain_step, plain_call, run_plainly, run_plainly_async
 from dbosflow._runtime.process.host import refuse_on_loop, some_engine_is_open
-from dbosflow._runtime.replay.branch import Branch
+from dbosflow._runtime.replay.branch import Branch, is_on_loop
 from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _own_colour(function: FunctionDef) -> bool:
 
     A sync function around an async one may have either: the caller knows which.
     """
-    on_loop = asyncio._get_running_loop() is not None  # noqa: SLF001 (get_running_loop raises)
+    on_loop = is_on_loop()
     if function.is_async == on_loop or function.wraps_async:
         return on_loop
     name = function.name

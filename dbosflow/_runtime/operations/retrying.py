@@ -19,6 +19,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.operations.ahead import until_durable
 from dbosflow._runtime.process.exits import is_signal
+from dbosflow._runtime.replay.branch import is_on_loop, running_coroutine
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.failures import dump_error
@@ -209,7 +210,7 @@ def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 
 def running_task() -> asyncio.Task[Any] | None:
     """The task that runs here; ``None`` on a thread of a sync workflow."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
+    coroutine = running_coroutine()
+    if coroutine is not None:
+        return coroutine.task
+    return asyncio.current_task() if is_on_loop() else None

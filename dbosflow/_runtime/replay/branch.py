@@ -98,8 +98,15 @@ os.register_at_fork(after_in_child=_forget)
 def running_coroutine() -> RunningOwner | None:
     """The coroutine of the calling code, whatever its context variables say; none in a callback or a foreign task."""
     coroutine = running.coroutine
-    # An eager task that begins within another task's step is not that task.
-    return coroutine if coroutine is not None and coroutine.task is asyncio.current_task() else None
+    task = None if coroutine is None else coroutine.task
+    # An eager task that begins within another task's step is not that task. Its loop is asked for by the task: to ask
+    # for the running one is a system call in Python 3.11.
+    return coroutine if task is not None and task is asyncio.current_task(task.get_loop()) else None
+
+
+def is_on_loop() -> bool:
+    """Whether the calling code runs on an event loop."""
+    return running.coroutine is not None or asyncio._get_running_loop() is not None  # noqa: SLF001 (get_running_loop raises)
 
 
 class RunningCode:
