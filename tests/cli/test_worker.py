@@ -193,23 +193,30 @@ def test_a_worker_can_end_with_its_parent(shell: Shell) -> None:
     assert worker.end().status == 0
 
 
-def test_a_worker_runs_on_uvloop_where_that_is_asked_for(shell: Shell) -> None:
-    """Under a supervisor, too, which passes the option on."""
+@pytest.mark.parametrize(
+    ("options", "runs_on"),
+    [([], "uvloop"), (["--loop", "asyncio"], "asyncio.unix_events"), (["--loop", "uvloop"], "uvloop")],
+)
+def test_a_worker_runs_on_uvloop_unless_that_is_declined(shell: Shell, options: list[str], runs_on: str) -> None:
+    """Under a supervisor, too, which passes the option on. And its collector looks for circles less often."""
     shell.write(
         "app.py",
-        "import asyncio\nfrom dbosflow import workflow\n\n\n@workflow\nasync def greeting(name: str) -> str:\n"
-        "    return type(asyncio.get_running_loop()).__module__\n",
+        "import asyncio, gc\nfrom dbosflow import workflow\n\n\n@workflow\nasync def greeting(name: str) -> str:\n"
+        "    return f'{type(asyncio.get_running_loop()).__module__} {gc.get_threshold()}'\n",
     )
-    start_worker(shell, "app", "--uvloop", "--processes", "1")
+    start_worker(shell, "app", *options, "--processes", "1")
     enqueue(shell, "default")
     eventually(lambda: "succeeded" in shell.run("workflow", "show", "greeting-default").out)
-    assert '"uvloop"' in shell.run("workflow", "show", "greeting-default").out
+    assert f'"{runs_on} (50000, 20, 100)"' in shell.run("workflow", "show", "greeting-default").out
 
 
 def test_uvloop_that_is_not_installed_is_named(shell: Shell) -> None:
     """With what to do about it."""
     shell.write("app.py", APP)
     shell.write("uvloop.py", 'raise ImportError("as if it were not there")\n')
-    done = shell.run("worker", "app", "--uvloop")
+    done = shell.run("worker", "app", "--loop", "uvloop")
     assert done.status == 1
     assert "pip install 'dbosflow[uvloop]'" in done.err
+    start_worker(shell, "app")  # and it runs on asyncio's own
+    enqueue(shell, "default")
+    eventually(lambda: "succeeded" in shell.run("workflow", "show", "greeting-default").out)
