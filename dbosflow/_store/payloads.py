@@ -105,6 +105,16 @@ def is_other(stored: str | None, text: str | None) -> bool:
     return stored is not None and stored != text
 
 
+def renewed(codecs: Codecs, stored: str | None) -> str | None:
+    """What is to be stored instead of a payload as it is stored. Raises ``CodecError`` if it cannot be decoded."""
+    return None if stored is None else codecs.renewed(stored)
+
+
+def renewed_values(codecs: Codecs, stored: str | None) -> str | None:
+    """The same for the values of a block."""
+    return None if stored is None else f"[{','.join(map(codecs.renewed, items_of(stored)))}]"
+
+
 # -- and out ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from dbosflow.cli import (
     new,
     prune,
     queue,
+    reencrypt,
     replay,
     schedule,
     serve,
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    groups = (demo, new, worker, serve, migrate, workflow, stream, replay, prune, queue, schedule)
+    groups = (demo, new, worker, serve, migrate, workflow, stream, replay, prune, queue, reencrypt, schedule)
     for command in (*groups, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)

@@ -115,10 +115,23 @@ class Codecs(tuple["PayloadCodec", ...]):
             msg = f"a payload cannot be decoded by {label!r}: {type(error).__name__}"
             raise CodecError(msg) from error
 
-    def is_current(self, text: str) -> bool:
-        """Whether an envelope, or the text of a payload, is what ``seal`` makes of that now, but for random parts."""
-        plain = self.open(text) if text.startswith(MARK) else text
-        return labels_of(self.seal(plain)) == labels_of(text)
+    def renewed(self, text: str) -> str:
+        """What is stored from now on for a payload, by what is stored: the same if it is encrypted as it would be now.
+
+        What was compressed stays so, also if this chain has no compression.
+
+        Raises:
+            CodecError: the payload cannot be had here.
+        """
+        found = labels_of(text)
+        compresses = Compress.name in found and Compress.name not in [codec.name for codec in self]
+        chain = Codecs((Compress(), *self)) if compresses else self
+        made = chain.seal(self.open(text) if text.startswith(MARK) else text)
+        return text if self._concealed(labels_of(made)) == self._concealed(found) else made
+
+    def _concealed(self, labels: Iterable[str]) -> list[str]:
+        names = {codec.name for codec in self if codec.conceals}
+        return [label for label in labels if label.partition(":")[0] in names]
 
     def __getnewargs__(self) -> Any:
         raise TypeError("codecs hold keys, and are not pickled")

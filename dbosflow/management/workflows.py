@@ -6,12 +6,13 @@ from dbosflow.management.acts import Acts
 from dbosflow.management.explanations import Explanations
 from dbosflow.management.forks import Forks
 from dbosflow.management.listings import Listings
+from dbosflow.management.reencryption import Reencryption
 from dbosflow.management.starts import Starts
 from dbosflow.management.transfers import Transfers
 from dbosflow.management.versions import Versions
 
 
-class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers, Versions):
+class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers, Versions, Reencryption):
     """The workflows of an engine's database. Use it as ``engine.workflows``.
 
     Methods come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. In a

@@ -54,6 +54,7 @@ COMMANDS = [
     ("queue", "resume"),
     ("queue", "delete"),
     ("prune",),
+    ("reencrypt",),
     ("replay",),
     ("health",),
     ("doctor",),

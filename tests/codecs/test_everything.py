@@ -29,7 +29,7 @@ from dbosflow import (
     workflow,
     write_stream_async,
 )
-from dbosflow.errors import RejectedError
+from dbosflow.errors import RejectedError, WorkflowCancelledError
 from dbosflow.http import DurableStreams, create_app
 from tests.codecs.keys import CHAIN, MARKER, marked_rows, plain_payloads
 
@@ -142,6 +142,8 @@ async def in_everything(engine: Engine, url: str) -> None:
     stopped = await engine.start_async(waiting.options(workflow_id="x"), MARKER)
     await engine.read_stream_async("x", "before").__anext__()
     await stopped.cancel_async(reason="tired")
+    with pytest.raises(WorkflowCancelledError, match="tired"):
+        await stopped.result_async(timeout=PATIENCE)
     await engine.workflows.fork_async("w", from_step="~1/shaky#1", output=f"{MARKER} instead", workflow_id="v")
     assert (await engine.handle("c", child).result_async(timeout=PATIENCE)) == {"child": MARKER}
 

@@ -15,6 +15,7 @@ ENTRIES = {
     "fork": {"output of the step": 1},
     "message": {"values": 2, "payload": 1},
     "outbox": {"payload, twice": 2},
+    "reencryption": {"what `renewed` has made": 8},
     "retention": {"values of merged blocks, which are as they were": 1},
     "schedule": {"inputs of ticks, and input of add and of change": 3},
     "standalone": {"values of append, of add": 2},
@@ -24,7 +25,7 @@ ENTRIES = {
 """How often each file casts what is bound, or read from such a row, to json on its way to the column of a payload."""
 NO_PAYLOADS = {"input_streams", "attributes", "schedules"}
 """What is cast to json and is no payload."""
-OTHER_TEXTS = {"request", "producer", "record", "other"}
+OTHER_TEXTS = {"request", "producer", "record", "other", *(f"stored_{column}" for column in COLUMNS)}
 """What is read as text from json and decoded by hand, or is no payload: a request to end, a name, a token's record."""
 
 _CAST = re.compile(r"(?:\b\w+\.|:)?\b(\w+)(?:::text)?::json\b|CAST\(CAST\(:(\w+) AS text\) AS json\)")

@@ -35,6 +35,7 @@ DEAD = 1000
 WORKER = object()
 """Stands for the worker's id among the values of a case."""
 LONG: dict[str, Any] = {"workflow_id": "long", "key": "out"}
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
 MANY = [f"w{number}" for number in range(1, 21)]
 THE_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -432,6 +433,35 @@ OF_THE_WORKER = (
     Case("transaction.wait_for_commit", {"workflow_id": "w2"}, 1, workflow=KEY),
     Case("transaction.witness", {"workflow_id": "w2", "key": "step#0"}, 1, step=STEPS),
     Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
+    Case("reencryption.workflow_page", {"id": "w5", "limit": 10}, 20, workflow=KEY),
+    Case("reencryption.step_page", {"workflow_id": "w5", "key": "", "limit": 10}, 20, step=STEPS),
+    Case(
+        "reencryption.stream_block_page",
+        {"workflow_id": "w5", "key": "", "offset": -1, "limit": 10},
+        20,
+        stream_block=STREAMS,
+    ),
+    Case("reencryption.outbox_page", {"workflow_id": "w5", "id": FIRST_ID, "limit": 10}, 20, outbox=OUTBOX),
+    Case(
+        "reencryption.workflow_rewrite",
+        {"id": "w2", "input": "{}", "output": None, "error": None}
+        | {"stored_input": "{}", "stored_output": None, "stored_error": None},
+        1,
+        workflow=KEY,
+    ),
+    Case(
+        "reencryption.step_rewrite",
+        {
+            "workflow_id": "w2",
+            "key": "step#0",
+            "output": "1",
+            "error": None,
+            "stored_output": "1",
+            "stored_error": None,
+        },
+        1,
+        step=STEPS,
+    ),
     Case("workflow.put_off", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1, "error": "{}"}, 1, workflow=KEY),
     Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(

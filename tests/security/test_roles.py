@@ -31,6 +31,7 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.cli import main
+from dbosflow.codecs import Encrypt, generate_key
 from dbosflow.errors import PermissionDeniedError, SchemaError, WorkflowCancelledError
 from tests.conftest import POOLER_VARIABLE
 from tests.support import eventually, with_parameters
@@ -106,6 +107,17 @@ def as_role(database_url: str, execute: Execute, capsys: pytest.CaptureFixture[s
     finally:
         for name in names.values():
             execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_keys_are_replaced_by_the_owner_only(as_role: AsRole, database_url: str) -> None:
+    """Records are never changed by those who write them."""
+    with Engine(database_url) as engine:
+        engine.run(child_of_role, 1)
+    codecs = [Encrypt({"k": generate_key()})]
+    with Engine(as_role("worker"), executes=False, codecs=codecs) as worker, pytest.raises(PermissionDeniedError):
+        worker.workflows.reencrypt()
+    with Engine(database_url, executes=False, codecs=codecs) as owner:
+        assert owner.workflows.reencrypt().unreadable == 0
 
 
 def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, execute: Execute) -> None:

@@ -181,6 +181,11 @@ class EngineCore:
         )
 
     @property
+    def encrypts(self) -> bool:
+        """Whether its payloads are encrypted."""
+        return self._settings.chain.conceals
+
+    @property
     def executor(self) -> Executor:
         """The engine's executing half."""
         if self._executor is None:
