@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
@@ -9,18 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from dbosflow._runtime.engine.starts import row_of
 from dbosflow._runtime.execution.scope import refuse_in_body
 from dbosflow._runtime.process.host import refuse_on_loop
+from dbosflow._store.notify import ALARM_TOPIC, queue_topic
+from dbosflow._store.outbox import keyed_item, plain_item
 from dbosflow.errors import ConfigurationError
 from dbosflow.handles import WorkflowHandle
-from dbosflow.outbox.engine_outbox import EngineOutbox
+from dbosflow.outbox.engine_outbox import EngineOutbox, insert_all, sealed
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._store.workflow import Enqueued
     from dbosflow.config import Settings
-    from dbosflow.definitions import WorkflowDef
+    from dbosflow.outbox.engine_outbox import Insert
 
 T = TypeVar("T")
 
@@ -123,12 +126,88 @@ class EngineStarts(EngineOutbox):
             found.add(await self._host.bridge(self._start_all(chunk.take())))
         return found.result
 
-    async def _start_all(self, starts: list[tuple[Enqueued, WorkflowDef]]) -> list[WorkflowHandle[Any]]:
+    def start_many_in(
+        self, connection: Any, target: Target[T], items: Iterable[Arguments], *, notify: bool = False
+    ) -> list[WorkflowHandle[T]]:
+        """Starts many workflows in the transaction of a connection: they run if that commits, and never were if not.
+
+        See ``start_many_in_async``, its twin for connections of asyncio.
+        """
+        refuse_on_loop("start_many_in_async")
+        handles: list[WorkflowHandle[T]] = []
+        for insert, started in self._to_start_all(target, items, notify=notify):
+            self._write_in("start_many_in_async", connection, insert)
+            handles += started
+        return handles
+
+    async def start_many_in_async(
+        self, connection: Any, target: Target[T], items: Iterable[Arguments], *, notify: bool = False
+    ) -> list[WorkflowHandle[T]]:
+        """Starts many workflows in the transaction of a connection: they run if that commits, and never were if not.
+
+        What ``start_in_async`` says of one start holds for each of them, also of those with a ``workflow_id`` or a
+        ``dedup_key``; a thousand at most are written by a statement. Starts with one key are applied in the order of
+        the items.
+
+        Args:
+            connection: as for ``start_in_async``.
+            target: as for ``start_many_async``.
+            items: as for ``start_many_async``; an iterable that is not asynchronous.
+            notify: as for ``start_in_async``.
+
+        Raises:
+            DbosflowError: what ``start_in_async`` raises.
+            ConfigurationError: an item is neither a sequence nor a dictionary, or all have one ``workflow_id``.
+            TypeError: the arguments do not fit the workflow's signature.
+        """
+        handles: list[WorkflowHandle[T]] = []
+        for insert, started in self._to_start_all(target, items, notify=notify):
+            await self._write_in_async(connection, insert)
+            handles += started
+        return handles
+
+    def _to_start_all(
+        self, target: Any, items: Iterable[Arguments], *, notify: bool
+    ) -> Iterator[tuple[Insert, list[WorkflowHandle[Any]]]]:
+        refuse_in_body()
+        chunk = _Chunk(target, self._settings)
+        for item in items:
+            if chunk.add(item):
+                yield from self._inserts(chunk.take(), notify=notify)
+        yield from self._inserts(chunk.take(), notify=notify)
+
+    def _inserts(
+        self, starts: list[tuple[Enqueued, StartRequest]], *, notify: bool
+    ) -> Iterator[tuple[Insert, list[WorkflowHandle[Any]]]]:
+        """The statements that write these starts: of those that follow each other and go the same way, one."""
+        for statement, group in itertools.groupby(starts, _statement_of):
+            rows: list[Enqueued] = []
+            handles: list[WorkflowHandle[Any]] = []
+            topics: dict[str, None] = {}
+            for row, request in group:
+                rows.append(sealed(row, self._settings))
+                handles.append(WorkflowHandle(self._host, self._core, row.workflow_id, request.definition))
+                if statement == "start_all":
+                    topics[queue_topic(row.queue)] = None
+                    if request.is_urgent(self._settings.safety_poll):
+                        topics[ALARM_TOPIC] = None
+            as_item = keyed_item if statement == "put_keyed" else plain_item
+            yield insert_all(statement, [*map(as_item, rows)], notify=notify, topics=topics), handles
+
+    async def _start_all(self, starts: list[tuple[Enqueued, StartRequest]]) -> list[WorkflowHandle[Any]]:
         ids = await self._core.start_all([row for row, _ in starts])
         return [
-            WorkflowHandle(self._host, self._core, workflow_id, definition)
-            for workflow_id, (_, definition) in zip(ids, starts, strict=True)
+            WorkflowHandle(self._host, self._core, workflow_id, request.definition)
+            for workflow_id, (_, request) in zip(ids, starts, strict=True)
         ]
+
+
+def _statement_of(start: tuple[Enqueued, StartRequest]) -> str:
+    """How a start is written in a user's transaction: an id that the engine has made is nobody else's."""
+    row, request = start
+    if row.dedup is not None:
+        return "put_keyed"
+    return "start_all" if request.workflow_id is None else "put_all"
 
 
 class _Chunk:
@@ -144,7 +223,7 @@ class _Chunk:
             )
             raise ConfigurationError(msg)
         self._settings = settings
-        self._starts: list[tuple[Enqueued, WorkflowDef]] = []
+        self._starts: list[tuple[Enqueued, StartRequest]] = []
         self._bytes = 0
         self._count = 0
 
@@ -160,10 +239,10 @@ class _Chunk:
             raise
         self._count += 1
         self._bytes += len(row.input)
-        self._starts.append((row, request.definition))
+        self._starts.append((row, request))
         return len(self._starts) >= _ROWS or self._bytes >= _BYTES
 
-    def take(self) -> list[tuple[Enqueued, WorkflowDef]]:
+    def take(self) -> list[tuple[Enqueued, StartRequest]]:
         """What has gathered, for the next statement."""
         starts, self._starts, self._bytes = self._starts, [], 0
         return starts

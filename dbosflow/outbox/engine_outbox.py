@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from dbosflow._records.producers import of_idempotency_key
@@ -12,6 +13,7 @@ from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.streams.message_writer import check_size
 from dbosflow._store import outbox
 from dbosflow._store.notify import ALARM_TOPIC, OUTBOX_TOPIC, hint, queue_topic
+from dbosflow._store.outbox import keyed_item
 from dbosflow._store.start_options import NO_OPTIONS
 from dbosflow._store.workflow import keys_text
 from dbosflow.errors import ConfigurationError, WrongDatabaseError
@@ -25,16 +27,18 @@ from dbosflow.streams.inputs import check_idempotency_key
 from dbosflow.workflows import Workflow, WorkflowSpec, start_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dbosflow._store.outbox import Identity
+    from dbosflow._store.workflow import Enqueued
+    from dbosflow.config import Settings
     from dbosflow.outbox.connections import Row
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Insert:
+class Insert:
     """One row that is to be written on the user's connection, and the topics of the hints that it is there."""
 
     def __init__(self, statement: str, topics: list[str], *, notify: bool, **values: Any) -> None:
@@ -51,6 +55,16 @@ class _Insert:
         """The values of all parameters of the statement."""
         channel, payload = hint(schema, self.topics[0]) if self.notify else (None, None)
         return {**self.values, "database": str(database), "channel": channel, "hint": payload}
+
+
+def insert_all(statement: str, items: Sequence[str], *, notify: bool, topics: Iterable[str] = ()) -> Insert:
+    """The rows of several starts, each given as JSON."""
+    return Insert(statement, [*topics] or [OUTBOX_TOPIC], notify=notify, items=f"[{','.join(items)}]")
+
+
+def sealed(row: Enqueued, settings: Settings) -> Enqueued:
+    """A start with its arguments as they are stored."""
+    return replace(row, input=settings.chain.seal(row.input))
 
 
 _COLUMNS = (
@@ -134,6 +148,10 @@ class EngineOutbox(EngineMessages):
                 name: other processes are notified in the instant of the commit. For that the commit takes a lock of the
                 whole server, so do not use it where many commit at a time.
 
+        With a ``dedup_key`` a row of the outbox is written, too, and the key decides after the commit, about starts of
+        one key in the order in which they were asked for. The handle is of use only if that has made a new workflow. A
+        start with ``on_duplicate="raise"`` that finds another workflow is dropped, with a warning in the log.
+
         Raises:
             NoTransactionError: the connection is in autocommit, closed, or its transaction has failed.
             WrongDatabaseError: it leads to another database than the engine's.
@@ -202,7 +220,7 @@ class EngineOutbox(EngineMessages):
 
     def _to_start(
         self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[_Insert, WorkflowHandle[Any]]:
+    ) -> tuple[Insert, WorkflowHandle[Any]]:
         refuse_in_body()
         if isinstance(kwargs.get("message"), Message):
             msg = (
@@ -215,13 +233,17 @@ class EngineOutbox(EngineMessages):
         if "notify" in kwargs and not definition.takes("notify"):
             notify = bool(kwargs.pop("notify"))
         request.decide_version(settings.version)
+        if request.dedup is not None:
+            row = starts.row_of(request, settings)
+            insert = insert_all("put_keyed", [keyed_item(sealed(row, settings))], notify=notify)
+            return insert, WorkflowHandle(self._host, self._core, row.workflow_id, definition)
         here = request.queue is None and settings.executes
         queue = request.recovery_queue if here else request.stored_queue
         is_new = request.workflow_id is None
         workflow_id = request.workflow_id or starts.new_id()
         options = request.options or NO_OPTIONS
         urgent = [ALARM_TOPIC] if options.is_urgent(settings.safety_poll) else []
-        insert = _Insert(
+        insert = Insert(
             "start" if is_new else "put",
             [queue_topic(queue), *urgent] if is_new else [OUTBOX_TOPIC],
             notify=notify,
@@ -242,12 +264,12 @@ class EngineOutbox(EngineMessages):
 
     def _to_send(
         self, workflow_id: str, value: object, topic: str, idempotency_key: str | None, *, notify: bool
-    ) -> _Insert:
+    ) -> Insert:
         refuse_in_body()
         check_workflow_id(workflow_id)
         once, text = check_idempotency_key(idempotency_key), dump_undeclared(value, MESSAGE)
         check_size(self._settings, workflow_id, text)
-        return _Insert(
+        return Insert(
             "put",
             [OUTBOX_TOPIC],
             notify=notify,
@@ -257,7 +279,7 @@ class EngineOutbox(EngineMessages):
             payload=self._settings.chain.seal(text),
         )
 
-    def _write_in(self, twin: str, connection: object, insert: _Insert) -> None:
+    def _write_in(self, twin: str, connection: object, insert: Insert) -> None:
         taker, schema, transactions = connection_of(connection), self._settings.schema, self._core.transactions
         known = transactions.identity or self._host.call(twin, transactions.find_identity)
         row = self._fetch(taker, insert, known)
@@ -266,7 +288,7 @@ class EngineOutbox(EngineMessages):
             row = row if now == known else self._fetch(taker, insert, now)
         self._have_written(row, insert, schema)
 
-    def _fetch(self, taker: Any, insert: _Insert, database: Identity) -> Row | None:
+    def _fetch(self, taker: Any, insert: Insert, database: Identity) -> Row | None:
         schema = self._settings.schema
         try:
             row: Row | None = taker.fetch(insert.text(schema, database), insert.values_for(schema, database))
@@ -276,7 +298,7 @@ class EngineOutbox(EngineMessages):
             raise
         return row
 
-    async def _write_in_async(self, connection: object, insert: _Insert) -> None:
+    async def _write_in_async(self, connection: object, insert: Insert) -> None:
         taker, schema, transactions = async_connection_of(connection), self._settings.schema, self._core.transactions
         known = transactions.identity
         if known is None:
@@ -287,7 +309,7 @@ class EngineOutbox(EngineMessages):
             row = row if now == known else await self._fetch_async(taker, insert, now)
         self._have_written(row, insert, schema)
 
-    async def _fetch_async(self, taker: Any, insert: _Insert, database: Identity) -> Row | None:
+    async def _fetch_async(self, taker: Any, insert: Insert, database: Identity) -> Row | None:
         schema = self._settings.schema
         try:
             row: Row | None = await taker.fetch(insert.text(schema, database), insert.values_for(schema, database))
@@ -297,7 +319,7 @@ class EngineOutbox(EngineMessages):
             raise
         return row
 
-    def _have_written(self, row: Row | None, insert: _Insert, schema: str) -> None:
+    def _have_written(self, row: Row | None, insert: Insert, schema: str) -> None:
         if row is None or not _is_here(row):
             msg = (
                 f"the connection leads to another database than the engine's (schema {schema!r}): a transaction spans "

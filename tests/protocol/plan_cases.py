@@ -60,6 +60,7 @@ TRIMS = frozenset({"stream_trim_pkey"})
 OUTBOX = frozenset({"outbox_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
 DEDUP = frozenset({"dedup_pkey"})
+OUTBOX_START = frozenset({"outbox_start_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
 SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
 FORKED: dict[str, Any] = {"workflow_id": "w5", "fork_id": "new", "turn": 5, "step_key": "a", "output": "1"}
@@ -80,6 +81,7 @@ class Case:
     attribute: frozenset[str] = frozenset()
     outbox: frozenset[str] = frozenset()
     dedup: frozenset[str] = frozenset()
+    outbox_start: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
@@ -88,7 +90,16 @@ class Case:
 
     def complaint(self, plan: Plan, more_rows: int) -> str | None:
         """What the plan does that it may not."""
-        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute", "outbox", "dedup"):
+        for table in (
+            "workflow",
+            "step",
+            "stream_block",
+            "stream_trim",
+            "attribute",
+            "outbox",
+            "dedup",
+            "outbox_start",
+        ):
             if more := plan.access(table) - getattr(self, table):
                 return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
         return f"{self.statement}: handles {plan.work:g} rows" if plan.work > self.work + more_rows else None
@@ -228,9 +239,11 @@ POOL = (
         step=STEPS,
         stream_block=STREAMS,
     ),
-    Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX, workflow=KEY),
+    Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX, workflow=KEY, outbox_start=OUTBOX_START),
     Case("outbox.apply_starts", {"ids": MANY}, 60, outbox=OUTBOX, workflow=KEY),
     Case("outbox.waiting_start", {"workflow_id": "w5"}, 5, outbox=OUTBOX),
+    Case("outbox.keyed", {"after_queue": "", "after_key": "", "limit": 20}, 100, outbox_start=OUTBOX_START),
+    Case("outbox.waiting_keyed", {"workflow_id": "s5"}, 5, outbox_start=OUTBOX_START | {"outbox_start_start"}),
     Case("dedup.look", deduplicated("replace", *range(20)), 60, workflow=KEY, dedup=DEDUP),
     Case("dedup.reserve", deduplicated("replace", *range(20)), 60, workflow=KEY, dedup=DEDUP),
     *(
@@ -520,6 +533,12 @@ async def crowded(db: Database, worker_id: UUID) -> None:
            SELECT 'w' || n, gen_random_uuid(), CASE WHEN n %% 5 = 0 THEN 'f' END, CASE WHEN n %% 5 = 0 THEN '' END,
                   CASE WHEN n %% 5 <> 0 THEN 'dbosflow/inbox/t' END, '{}'
            FROM generate_series(1, %s) n, generate_series(1, 3)""",
+        CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.outbox_start (queue, key, id, start_id, input, request)
+           SELECT '', 'k' || n, gen_random_uuid(), 's' || n, '{}', '{}'
+           FROM generate_series(1, %s / 2) n, generate_series(1, 2)""",
         CROWD,
     )
     await db.rows(

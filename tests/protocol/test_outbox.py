@@ -135,24 +135,24 @@ async def test_a_start_is_before_its_messages(db: Database) -> None:
     await put(db, "new", "early")
     await db.rows("SELECT dbosflow.start_workflow(%s, workflow_id => 'new')", NAME)
     await put(db, "new", "late")
-    assert await outbox.pending(session, SCHEMA, "", 10) == [("new", True)]
+    assert (await outbox.pending(session, SCHEMA, "", 10)).targets == [("new", True)]
     assert await relay(session, "new") == []
     assert [row["is_new"] for row in await outbox.apply_starts(session, SCHEMA, ["new"])] == [True]
     assert [found.sent.offset for found in await relay(session, "new")] == [0, 1]
-    assert await outbox.pending(session, SCHEMA, "", 10) == []
+    assert (await outbox.pending(session, SCHEMA, "", 10)).targets == []
 
 
 async def test_a_start_of_what_is_there_stops_no_messages_of_before(db: Database) -> None:
     """A message to nobody, without a start, is the relay's to drop; another start waits for its turn."""
     session = await db.connect()
     await put(db, "new", "to nobody")
-    assert await outbox.pending(session, SCHEMA, "", 10) == [("new", False)]
+    assert (await outbox.pending(session, SCHEMA, "", 10)).targets == [("new", False)]
     assert await outbox.apply_starts(session, SCHEMA, ["new"]) == []
     assert [found.sent.status for found in await relay(session, "new")] == [None]
     await (await db.lease()).start("new")
     await put(db, "new", "first")
     await db.rows("SELECT dbosflow.start_workflow(%s, workflow_id => 'new')", NAME)
-    assert await outbox.pending(session, SCHEMA, "", 10) == [("new", False)]
+    assert (await outbox.pending(session, SCHEMA, "", 10)).targets == [("new", False)]
     assert await outbox.apply_starts(session, SCHEMA, ["new"]) == []
     assert [found.sent.offset for found in await relay(session, "new")] == [0]
     assert [row["is_new"] for row in await outbox.apply_starts(session, SCHEMA, ["new"])] == [False]

@@ -203,7 +203,10 @@ def test_a_client_needs_no_more_in_a_transaction(as_role: AsRole) -> None:
         new = client.start_in(user, waits_for_role)
         client.start_in(user, waits_for_role.options(workflow_id="given", attributes={"a": 1}, timeout=60))
         client.send_in(user, "given", 1)
+        keyed = client.start_in(user, waits_for_role.options(dedup_key="k"))
+        (many,) = client.start_many_in(user, waits_for_role, [()])
         user.commit()
+        assert keyed.cancel().outcome == many.cancel().outcome == "cancelled"
         assert new.cancel().outcome == client.handle("given").cancel().outcome == "cancelled"
         with psycopg.connect(as_role("reader")) as reader, pytest.raises(PermissionDeniedError, match="--as client"):
             client.send_in(reader, "given", 1)

@@ -218,6 +218,7 @@ def blocking(engine: Engine) -> None:
     assert_type(engine.start_many(sync_flow, [(1,)]), list[WorkflowHandle[str]])
     assert_type(engine.start_many(lambda n: sync_flow.options(priority=n), [{"n": 1}]), list[WorkflowHandle[str]])
     assert_type(engine.start_many(sync_flow.options(queue="q"), [(1,)], on_started=len), int)
+    assert_type(engine.start_many_in(object(), sync_flow, [(1,)]), list[WorkflowHandle[str]])
     assert_type(engine.start_in(object(), sync_flow, 1), WorkflowHandle[str])
     assert_type(engine.start_in(object(), async_flow.options(queue="q"), 1, notify=True), WorkflowHandle[list[float]])
     engine.start_in(object(), sync_flow, "not an int")  # type: ignore[call-overload]

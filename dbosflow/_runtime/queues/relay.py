@@ -27,6 +27,7 @@ import psycopg
 from dbosflow._records.producers import outsider_of
 from dbosflow._records.spaces import topic_of
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.queues.keyed_relay import KeyedRelay
 from dbosflow._store import message, outbox
 from dbosflow._store.notify import ALARM_TOPIC, OUTBOX_TOPIC, queue_topic, stream_topic, workflow_topic
 from dbosflow._store.queries import is_refused
@@ -75,6 +76,7 @@ class Relay(Service):
         """Whether this walk has applied anything: then another one may, too."""
         self._refused: set[str] = set()
         """Workflows for which the database refuses a row: each is logged once."""
+        self._keyed = KeyedRelay(settings, announce)
         self.dropped = 0
         """Messages that were removed, because nobody can receive them any more."""
 
@@ -87,20 +89,25 @@ class Relay(Service):
         """Applies rows for the next workflows of the walk; returns whether there may be more."""
         schema, limit = self._settings.schema, self._targets
         async with self._pool.connection() as connection:
-            found = await outbox.pending(connection, schema, self._after, limit)
+            found, has_keyed = await outbox.pending(connection, schema, self._after, limit)
             if found:
                 self._applied |= await self._apply(connection, found)
+            again = has_keyed and await self._keyed.apply(connection)
         is_over = len(found) < limit
         self._after = "" if is_over else found[-1][0]
         if not is_over:
             return True
-        again, self._applied = self._applied, False
+        again, self._applied = again or self._applied, False
         return again
 
     async def apply(self, workflow_id: str) -> bool:
         """Applies rows for one workflow; whether there were any that no other engine was applying."""
         async with self._pool.connection() as connection:
-            return await self._start(connection, [workflow_id]) or await self._send(connection, [workflow_id])
+            return (
+                await self._start(connection, [workflow_id])
+                or await self._send(connection, [workflow_id])
+                or await self._keyed.apply(connection)
+            )
 
     async def _apply(self, connection: AsyncConnection[Any], found: Sequence[tuple[str, bool]]) -> bool:
         """Applies the oldest rows of these workflows; returns whether any was applied."""

@@ -71,6 +71,100 @@ SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
 -- ]
 FROM here;
 
+-- name: start_all (`start` for several, each an object in an array)
+WITH here AS MATERIALIZED (
+    SELECT (
+-- [cluster
+        (SELECT system_identifier FROM pg_control_system()) ||
+-- ]
+        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
+), item AS MATERIALIZED (
+    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
+           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
+                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
+    FROM here
+    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
+    WHERE here
+), started AS (
+    INSERT INTO dbosflow.workflow
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+    SELECT id, item ->> 'name', CASE WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END, item ->> 'queue',
+           CAST(item ->> 'priority' AS integer), item -> 'input',
+           CASE WHEN item ->> 'input_streams' IS NOT NULL
+                THEN ARRAY(SELECT json_array_elements_text(item -> 'input_streams')) END,
+           least(greatest(due_at, clock_timestamp()) + CAST(item ->> 'timeout' AS double precision) * interval '1 second',
+                 to_timestamp(CAST(item ->> 'deadline' AS double precision))),
+           CAST(item ->> 'max_recoveries' AS integer), CASE WHEN due_at > clock_timestamp() THEN due_at END
+    FROM item
+    ORDER BY id
+), attributed AS (
+    INSERT INTO dbosflow.attribute (workflow_id, name, value)
+    SELECT item.id, a.key, a.value FROM item CROSS JOIN json_each_text(item.item -> 'attributes') AS a (key, value)
+)
+SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
+-- [notify
+     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
+-- ]
+FROM here;
+
+-- name: put_all (`put` for several starts under given ids)
+WITH here AS MATERIALIZED (
+    SELECT (
+-- [cluster
+        (SELECT system_identifier FROM pg_control_system()) ||
+-- ]
+        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
+), item AS MATERIALIZED (
+    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
+           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
+                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
+    FROM here
+    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
+    WHERE here
+), written AS (
+    INSERT INTO dbosflow.outbox
+        (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, payload)
+    SELECT id, dbosflow.outbox_id(), item ->> 'name', item ->> 'queue', CAST(item ->> 'priority' AS integer),
+           CASE WHEN item ->> 'input_streams' IS NOT NULL
+                THEN ARRAY(SELECT json_array_elements_text(item -> 'input_streams')) END,
+           least(greatest(due_at, clock_timestamp()) + CAST(item ->> 'timeout' AS double precision) * interval '1 second',
+                 to_timestamp(CAST(item ->> 'deadline' AS double precision))),
+           CAST(item ->> 'max_recoveries' AS integer), due_at, item -> 'attributes', item -> 'input'
+    FROM item
+    ORDER BY number
+)
+SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
+-- [notify
+     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
+-- ]
+FROM here;
+
+-- name: put_keyed (starts with keys, which are applied by the rules of dedup.sql, those with one key in this order)
+WITH here AS MATERIALIZED (
+    SELECT (
+-- [cluster
+        (SELECT system_identifier FROM pg_control_system()) ||
+-- ]
+        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
+), item AS MATERIALIZED (
+    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
+           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
+                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
+    FROM here
+    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
+    WHERE here
+), written AS (
+    INSERT INTO dbosflow.outbox_start (queue, key, id, start_id, input, request)
+    SELECT item ->> 'key_queue', item ->> 'key', dbosflow.outbox_id(), id, item -> 'input', item -> 'request'
+    FROM item
+    ORDER BY number
+)
+SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
+-- [notify
+     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
+-- ]
+FROM here;
+
 -- name: database (what tells this database from all others; null: this role may not know the cluster)
 SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text AS database,
        has_function_privilege('pg_control_system()', 'EXECUTE') AS knows_cluster;
@@ -84,6 +178,7 @@ FROM unnest(:transactions::text[]) AS x (id)
 WHERE pg_xact_status(x.id::xid8) IS DISTINCT FROM 'in progress';
 
 -- name: pending (who has rows in the outbox, after a place; a probe of the primary key for each, one if there are none)
+-- And a row without an id if there are starts with keys.
 WITH RECURSIVE target AS (
     (SELECT o.workflow_id, 1 AS number FROM dbosflow.outbox o
      WHERE o.workflow_id > :after::text ORDER BY o.workflow_id LIMIT 1)
@@ -102,7 +197,9 @@ SELECT t.workflow_id,
           AND (o.name IS NOT NULL OR (SELECT true FROM dbosflow.workflow w WHERE w.id = t.workflow_id))
         ORDER BY o.id LIMIT 1) IS TRUE AS starts
 FROM target t
-ORDER BY t.number;
+UNION ALL
+SELECT NULL, true FROM (SELECT FROM dbosflow.outbox_start ORDER BY queue, key, id LIMIT 1) AS keyed
+ORDER BY workflow_id NULLS LAST;
 
 -- name: apply_starts (of each of these workflows its oldest row, if that is a start; in autocommit, like an enqueue)
 -- A workflow that nobody knows yet is started first, whatever its messages' places are: they wait for it (see `send`).
@@ -151,6 +248,50 @@ FROM taken t
 LEFT JOIN started s ON s.id = t.workflow_id
 LEFT JOIN LATERAL (SELECT o.name, o.input, o.iteration FROM dbosflow.workflow o WHERE o.id = t.workflow_id OFFSET 0) AS w ON true
 ORDER BY t.workflow_id;
+
+-- name: keyed (the oldest start of each key after a place, locked; a probe of the primary key for each)
+-- SKIP LOCKED, and none behind a row that another engine has: so starts with one key are applied in their order.
+WITH RECURSIVE place AS (
+    (SELECT o.queue, o.key, 1 AS number FROM dbosflow.outbox_start o
+     WHERE (o.queue, o.key) > (:after_queue::text, :after_key::text) ORDER BY o.queue, o.key LIMIT 1)
+    UNION ALL
+    SELECT following.queue, following.key, place.number + 1
+    FROM place
+    CROSS JOIN LATERAL (
+        SELECT o.queue, o.key FROM dbosflow.outbox_start o
+        WHERE (o.queue, o.key) > (place.queue, place.key) ORDER BY o.queue, o.key LIMIT 1
+    ) AS following
+    WHERE place.number < :limit::integer
+)
+SELECT p.queue, p.key, o.id, o.start_id, o.input::text AS input, o.request::text AS request,
+       extract(epoch FROM o.created_at)::double precision AS created_at
+FROM place p
+CROSS JOIN LATERAL (
+    SELECT x.id FROM dbosflow.outbox_start x WHERE x.queue = p.queue AND x.key = p.key ORDER BY x.id LIMIT 1
+) AS oldest
+LEFT JOIN LATERAL (
+    SELECT x.* FROM dbosflow.outbox_start x
+    WHERE x.queue = p.queue AND x.key = p.key AND x.id = oldest.id
+    FOR UPDATE SKIP LOCKED
+) AS o ON true
+ORDER BY p.queue, p.key;
+
+-- name: remove_keyed (starts that were applied or dropped, which this transaction has locked)
+DELETE FROM dbosflow.outbox_start o
+WHERE o.ctid = ANY(ARRAY(
+    SELECT x.ctid
+    FROM unnest(:queues::text[], :keys::text[], :ids::uuid[]) AS r (queue, key, id)
+    CROSS JOIN LATERAL (
+        SELECT s.ctid FROM dbosflow.outbox_start s WHERE s.queue = r.queue AND s.key = r.key AND s.id = r.id OFFSET 0
+    ) AS x));
+
+-- name: waiting_keyed (the start with a key that is in the outbox; index: outbox_start_start)
+SELECT s.start_id AS id, s.request ->> 'name' AS name, 'queued' AS status, s.request ->> 'queue' AS queue,
+       (s.request ->> 'priority')::integer AS priority, s.input::text AS input, s.created_at,
+       s.request ->> 'attributes' AS attributes
+FROM dbosflow.outbox_start s
+WHERE s.start_id = :workflow_id
+LIMIT 1;
 
 -- name: waiting_start (the start of a workflow that is in the outbox, as a row of a listing; index: outbox_pkey)
 SELECT o.workflow_id AS id, o.name, 'queued' AS status, o.queue, o.priority, o.payload::text AS input, o.created_at,

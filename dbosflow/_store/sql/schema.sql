@@ -197,6 +197,19 @@ CREATE TABLE dbosflow.dedup (
 -- Scanned by a removal.
 CREATE INDEX dedup_workflow ON dbosflow.dedup (workflow_id);
 
+-- Starts with keys that a user's own transaction has asked for. They are applied in the order of their ids for each key.
+CREATE TABLE dbosflow.outbox_start (
+    queue      text        NOT NULL,
+    key        text        NOT NULL,
+    id         uuid        NOT NULL,                       -- in the order in which the sender has made them
+    start_id   text        NOT NULL,                       -- the id of the workflow, if the key lets a new one be made
+    input      json        NOT NULL,
+    request    json        NOT NULL,                       -- name, queue, policy and options: see outbox.py
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (queue, key, id)
+);
+CREATE INDEX outbox_start_start ON dbosflow.outbox_start (start_id);
+
 -- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; a death locks it FOR UPDATE.
 CREATE TABLE dbosflow.worker (
     id                 uuid             NOT NULL PRIMARY KEY,
