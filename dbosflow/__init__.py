@@ -67,7 +67,7 @@ from dbosflow.streams import (
 )
 from dbosflow.timers import sleep, sleep_async, timeout, wait
 from dbosflow.transactions import transaction
-from dbosflow.types import Cancellation, QueueInfo, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
+from dbosflow.types import Cancellation, QueueInfo, Rate, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "Message",
     "Queue",
     "QueueInfo",
+    "Rate",
     "Request",
     "Resumption",
     "Retention",

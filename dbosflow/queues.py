@@ -10,8 +10,9 @@ from dbosflow._records.pins import check_queue
 from dbosflow._runtime.queues.limits import settle
 from dbosflow._store import queue, worker
 from dbosflow._store.notify import limits_topic
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_moment, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_moment, check_seconds, check_whole
 from dbosflow.errors import ConfigurationError, OutdatedWorkersError
+from dbosflow.types import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 SINCE = "0.1.0"
 """The first version whose workers keep limits."""
-_LIMITS = ("concurrency", "worker_concurrency")
+_NUMBERS = ("concurrency", "worker_concurrency")
+_LIMITS = (*_NUMBERS, "rate")
 _PAUSE = "paused"
 
 
@@ -41,14 +43,18 @@ class Queue:
     """How many of its workflows may run at a time, in all workers together."""
     worker_concurrency: int | None = None
     """How many of them may run at a time in each worker, however many slots that has."""
+    rate: Rate | None = None
+    """How many of its workflows may begin in a time, in all workers together. What goes on after a wait or a crash does
+    not count again."""
     paused: bool | None = None
     """Whether nothing of it begins; ``None``: that stays as it is, as operators have left it."""
 
     def __post_init__(self) -> None:
         check_queue(self.name)
-        for name in _LIMITS:
+        for name in _NUMBERS:
             if getattr(self, name) is not None:
                 check_whole(f"queue {name}", getattr(self, name), 1, LARGEST_INTEGER, or_none=True)
+        _check_rate(self.rate)
         paused: object = self.paused
         if not isinstance(paused, bool | None):
             msg = f"queue paused={self.paused!r} must be True or False, or None to leave it as it is"
@@ -126,11 +132,11 @@ class Queues:
         """Ends the pause of a queue, whose workers go on at once. One that is not paused stays as it is."""
         await self._host.bridge(self._change(name, {_PAUSE: False}))
 
-    def change(self, name: str, **limits: int | None) -> None:
+    def change(self, name: str, **limits: int | Rate | None) -> None:
         """Changes some limits of a queue, and leaves the others. See ``change_async``, its awaitable twin."""
         self._host.call("change_async", self._change, name, _checked(name, limits))
 
-    async def change_async(self, name: str, **limits: int | None) -> None:
+    async def change_async(self, name: str, **limits: int | Rate | None) -> None:
         """Changes some limits of a queue, and leaves the others: ``change("llm", concurrency=20)``.
 
         Raises:
@@ -155,7 +161,7 @@ class Queues:
                 raise ConfigurationError(msg)
         for wanted in queues:
             paused = {} if wanted.paused is None else {_PAUSE: wanted.paused}
-            await self._change(wanted.name, {**{name: getattr(wanted, name) for name in _LIMITS}, **paused})
+            await self._change(wanted.name, {**_columns({name: getattr(wanted, name) for name in _LIMITS}), **paused})
 
     async def _change(self, name: str, values: Mapping[str, Any]) -> None:
         check_queue(name)
@@ -192,7 +198,28 @@ def _checked(name: str, limits: Mapping[str, Any]) -> dict[str, Any]:
         msg = f"queue {name!r} has no limit {', '.join(unknown) or 'to change'}: there are {', '.join(_LIMITS)}"
         raise ConfigurationError(msg)
     one = Queue(name, **limits)
-    return {limit: getattr(one, limit) for limit in limits}
+    return _columns({limit: getattr(one, limit) for limit in limits})
+
+
+def _columns(limits: dict[str, Any]) -> dict[str, Any]:
+    """The limits as the table has them."""
+    if "rate" in limits:
+        rate: Rate | None = limits.pop("rate")
+        limits["rate_count"] = None if rate is None else rate.count
+        limits["rate_period"] = None if rate is None else rate.per
+        limits["rate_burst"] = None if rate is None else rate.burst or rate.count
+    return limits
+
+
+def _check_rate(rate: object) -> None:
+    if not isinstance(rate, Rate | None):
+        msg = f"queue rate={rate!r} must be a Rate, such as Rate(1000, per=60), or None"
+        raise ConfigurationError(msg)
+    if rate is not None:
+        check_whole("queue rate: count", rate.count, 1, LARGEST_INTEGER)
+        check_seconds("queue rate: per", rate.per, above_zero=True)
+        if rate.burst is not None:
+            check_whole("queue rate: burst", rate.burst, 1, LARGEST_INTEGER, or_none=True)
 
 
 def _pause(until: datetime | timedelta | float | None) -> dict[str, Any]:

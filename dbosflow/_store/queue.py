@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dbosflow._records.pins import queue_of
 from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_together
 from dbosflow._store.workflow import Claimed
-from dbosflow.types import QueueInfo
+from dbosflow.types import QueueInfo, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
+    from psycopg.rows import DictRow
 
 _TABLE = "queue"
 _COLUMNS = ("concurrency", "worker_concurrency", "paused", "pause_ends_at", "pause_for")
+_RATE = ("rate_count", "rate_period", "rate_burst")
 
 
 class Room(NamedTuple):
@@ -32,6 +34,12 @@ class Room(NamedTuple):
     """Seconds until the pause ends by itself."""
     waits: bool
     """Whether something waits that the claimer can take."""
+    tokens: int | None
+    """How many may begin by the queue's rate; ``None``: any number."""
+    rate_for: float | None
+    """Seconds until the next one may begin by the rate, if none may now."""
+    is_held: bool
+    """Whether the rate holds up what waits."""
     locked: bool
     """Whether the claimer had its turn."""
 
@@ -43,7 +51,7 @@ class Room(NamedTuple):
     @property
     def is_busy(self) -> bool:
         """Whether another claimer had its turn, so that this one has to come again."""
-        return self.is_open and self.waits and not self.is_full and not self.locked
+        return self.is_open and self.waits and not (self.is_full or self.is_held or self.locked)
 
 
 async def claim(
@@ -80,7 +88,7 @@ async def is_limited(connection: AsyncConnection[Any], schema: str, queue: str) 
 
 async def apply(connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any]) -> bool:
     """Sets those limits of a queue that are ``changed``; returns whether they hold: else it is to be settled."""
-    values = {**dict.fromkeys(_COLUMNS), **changed}
+    values = {**dict.fromkeys((*_COLUMNS, *_RATE)), **changed}
     (row,) = await fetch_all(connection, schema, _TABLE, "apply", name=name, **values, changed=[*changed])
     return bool(row["settled"])
 
@@ -117,10 +125,17 @@ async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bo
 
 async def list_queues(connection: AsyncConnection[Any], schema: str) -> tuple[QueueInfo, ...]:
     """The queues that have limits or work."""
-    return tuple(QueueInfo(**row) for row in await fetch_all(connection, schema, _TABLE, "list", name=None))
+    return tuple(_info(row) for row in await fetch_all(connection, schema, _TABLE, "list", name=None))
 
 
 async def info(connection: AsyncConnection[Any], schema: str, name: str) -> QueueInfo:
     """The queue of this name, which may have neither limits nor work."""
     rows = await fetch_all(connection, schema, _TABLE, "list", name=name)
-    return QueueInfo(**rows[0]) if rows else QueueInfo(name)
+    return _info(rows[0]) if rows else QueueInfo(name)
+
+
+def _info(row: DictRow) -> QueueInfo:
+    count, period, burst = (row.pop(name) for name in _RATE)
+    return QueueInfo(
+        **row, rate=None if count is None else Rate(count, per=period, burst=None if burst == count else burst)
+    )

@@ -10,6 +10,7 @@ from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
+from dbosflow.types import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,10 @@ Let nothing of a queue begin, until it is resumed or until a time. What runs of 
 goes on, and new work waits."""
 
 _FIELDS = (
-    '"name", "limited", "concurrency", "worker_concurrency" (null: no limit), "paused", "paused_until", "waiting", '
-    '"running", "oldest" and "oldest_age" (of those that wait; in seconds)'
+    '"name", "limited", "concurrency", "worker_concurrency" and "rate" (null: no limit), "paused", "paused_until", '
+    '"waiting", "running", "oldest" and "oldest_age" (of those that wait; in seconds)'
 )
-_LIMITS = ("concurrency", "worker_concurrency")
+_LIMITS = ("concurrency", "worker_concurrency", "rate")
 _NONE = "none"
 
 
@@ -49,6 +50,9 @@ def add_to(commands: Commands) -> None:
     sets.add_argument("--concurrency", type=_limit, metavar="N", help=f"how many run at a time; {_NONE!r}: any number")
     sets.add_argument(
         "--worker-concurrency", type=_limit, metavar="N", help=f"how many run at a time in each worker; or {_NONE!r}"
+    )
+    sets.add_argument(
+        "--rate", type=_rate, metavar="N/TIME", help=f"how many begin in a time, like 1000/60s or 5/1m; or {_NONE!r}"
     )
     pauses = _add(queue_commands, "pause", _pause, help="let nothing of a queue begin", description=_PAUSE)
     pauses.add_argument(
@@ -75,6 +79,16 @@ def _add(
 
 def _limit(text: str) -> int | str:
     return _NONE if text == _NONE else whole_number(1)(text)
+
+
+def _rate(text: str) -> Rate | str:
+    if text == _NONE:
+        return _NONE
+    count, slash, period = text.partition("/")
+    if not slash:
+        msg = f"{text!r} is no rate: write a number and a time, like 1000/60s"
+        raise argparse.ArgumentTypeError(msg)
+    return Rate(whole_number(1)(count), per=age(period))
 
 
 def _until(text: str) -> datetime | timedelta:
@@ -112,7 +126,7 @@ def _info(args: argparse.Namespace) -> int:
 def _set(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     if not given:
-        args.parser.error("give at least one limit: --concurrency N or --worker-concurrency N")
+        args.parser.error("give at least one limit: --concurrency, --worker-concurrency or --rate")
     with client(args, looks=False) as engine:
         engine.queues.change(args.name, **{name: None if value == _NONE else value for name, value in given.items()})
         return _show(args, engine.queues.info(args.name))
@@ -142,7 +156,7 @@ def _show(args: argparse.Namespace, found: QueueInfo) -> int:
 
 
 def _table(queues: tuple[QueueInfo, ...]) -> str:
-    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "PAUSED")
+    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "RATE", "PAUSED")
     return console.table(headings, [_row(one) for one in queues])
 
 
@@ -156,5 +170,6 @@ def _row(one: QueueInfo) -> tuple[str, ...]:
         "-" if one.oldest_age is None else console.duration(one.oldest_age),
         str(one.running),
         *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency)),
+        "-" if one.rate is None else f"{one.rate.count}/{one.rate.per:g}s",
         paused,
     )

@@ -105,6 +105,14 @@ def _limit(facts: Facts) -> Iterator[Cause]:
         yield _cause(facts, "limit", what, "the end of one of them, or a higher limit")
 
 
+def _rate(facts: Facts) -> Iterator[Cause]:
+    limits = facts.limits
+    if limits is not None and limits["rate_ends_at"] is not None and facts.subject["epoch"] == 0:
+        rate = f"{limits['rate_count']} in {limits['rate_period']:g} s"
+        what = f"the rate of its queue {limits['name']!r} lets {rate} begin, and no more now"
+        yield _cause(facts, "rate", what, "a higher rate, or some time", until=limits["rate_ends_at"])
+
+
 def _slot(facts: Facts) -> Iterator[Cause]:
     assert facts.queue is not None
     if _knowing(facts) and facts.subject["recoveries"] < _SUSPECT:
@@ -218,7 +226,7 @@ def _deadline(facts: Facts) -> Iterator[Cause]:
 
 
 _WORKERS = (_no_worker, _no_worker_of_its_version, _no_worker_of_its_queue, _unknown_name)
-_QUEUED = (_cancel_requested, *_WORKERS, _paused, _limit, _suspect, _slot)
+_QUEUED = (_cancel_requested, *_WORKERS, _paused, _limit, _rate, _suspect, _slot)
 _INSIDE = (_retries, _timers, _waiters, _children, _outbox)
 _ENDED: tuple[Callable[[Facts], Iterator[Cause]], ...] = (_ended,)
 _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {

@@ -19,6 +19,7 @@ CauseCode = Literal[
     "suspect",
     "slot",
     "limit",
+    "rate",
     "paused",
     "delay",
     "suspended",

@@ -19,6 +19,7 @@ from dbosflow.types.observation import (
 )
 from dbosflow.types.queues import (
     QueueInfo,
+    Rate,
 )
 from dbosflow.types.schedules import (
     Overlap,
@@ -57,6 +58,7 @@ __all__ = [
     "Processed",
     "QueueInfo",
     "Ranges",
+    "Rate",
     "Resumption",
     "Rollback",
     "ScheduleInfo",

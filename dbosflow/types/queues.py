@@ -7,6 +7,22 @@ from datetime import datetime  # noqa: TC003 (the types of fields are looked up 
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """How many workflows of a queue may begin in a time: ``Rate(1000, per=60)``.
+
+    Each begins an even share of the time after the one before, on average; if less has begun before, up to ``burst`` of
+    them begin at once. So in ``t`` seconds no more begin than ``burst + count * t / per``.
+    """
+
+    count: int
+    """How many begin in ``per`` seconds, over a longer time."""
+    per: float
+    """The time in seconds."""
+    burst: int | None = None
+    """How many may begin at once; ``None``: ``count``."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueInfo:
     """The limits of a queue, and what it holds at this moment. Times are timezone-aware."""
 
@@ -29,3 +45,5 @@ class QueueInfo:
     """When the oldest of those that wait was started."""
     oldest_age: float | None = None
     """Its age in seconds."""
+    rate: Rate | None = None
+    """How many of its workflows may begin in a time; ``None``: any number."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, Queue, map_workflow_async, sleep_async, step, workflow, write_stream_async
+from dbosflow import Engine, Queue, Rate, map_workflow_async, sleep_async, step, workflow, write_stream_async
 from dbosflow.errors import WorkflowNotFoundError
 from tests.support import eventually
 
@@ -314,6 +314,9 @@ def test_a_limit_and_a_pause_of_the_queue_are_named(
     explanation = client.workflows.explain("third")
     assert codes(explanation) == ["limit", "slot"]
     assert "2 workflows of its queue 'q' run, and its limit for all workers is 2" in str(explanation)
+    client.queues.change("q", rate=Rate(1, per=1000))
+    client.queues.change("q", rate=Rate(2, per=1000, burst=1))
+    assert codes(client.workflows.explain("third")) == ["limit", "rate", "slot"]
     client.queues.pause("q", until=1000)
     (cause, *_) = client.workflows.explain("third").causes
     assert (cause.code, cause.frees) == ("paused", "`dbosflow queue resume q`")

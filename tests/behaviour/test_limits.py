@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, Queue, QueueInfo, WorkflowHandle, workflow
+from dbosflow import Engine, Queue, QueueInfo, Rate, WorkflowHandle, workflow
 from dbosflow.errors import ConfigurationError, OutdatedWorkersError
 from tests.support import eventually_async
 
@@ -199,6 +199,23 @@ async def test_an_end_after_the_worker_has_left_the_queue_makes_room_for_others(
             await eventually_async(lambda: 1 - first in RUNNING)
 
 
+async def test_no_more_begin_than_a_rate_allows(database_url: str) -> None:
+    """In all workers together, and without a poll: a burst at once, then one each share of the time."""
+    rate = Rate(20, per=1, burst=3)
+    async with workers(database_url, 2) as engines:
+        await engines[0].queues.apply_async(Queue("q", rate=rate))
+        assert (await engines[0].queues.info_async("q")).rate == rate
+        handles = [await engines[1].start_async(quick_limited_job.options(queue="q"), number) for number in range(12)]
+        async with asyncio.timeout(30):
+            assert [await handle.result_async() for handle in handles] == list(range(12))
+        began = sorted([(await handle.info_async()).started_at for handle in handles])  # type: ignore[type-var]
+    for first, one in enumerate(began):
+        for last in range(first, len(began)):
+            assert one is not None
+            seconds = (began[last] - one).total_seconds()  # type: ignore[operator]
+            assert last - first + 1 <= 3 + seconds * 20 + 0.001
+
+
 async def test_queues_are_listed_with_what_they_hold(database_url: str) -> None:
     """Those with limits, and those with work; one that nobody has used is empty."""
     async with Engine(database_url, executes=False) as client:
@@ -254,6 +271,10 @@ async def test_older_workers_are_named_before_they_exceed_a_limit(
         (lambda: Queue("dbosflow/x"), "must not begin"),
         (lambda: Queue("q", concurrency=0), "concurrency=0"),
         (lambda: Queue("q", worker_concurrency=True), "worker_concurrency=True"),
+        (lambda: Queue("q", rate=5), "must be a Rate"),  # type: ignore[arg-type]
+        (lambda: Queue("q", rate=Rate(0, per=1)), "count=0"),
+        (lambda: Queue("q", rate=Rate(1, per=0)), "per=0"),
+        (lambda: Queue("q", rate=Rate(1, per=1, burst=0)), "burst=0"),
         (lambda: Queue("q", paused="yes"), "paused='yes'"),  # type: ignore[arg-type]
     ],
 )

@@ -50,6 +50,10 @@ def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
     assert [found[name] for name in limits] == [5, 2]
     found = in_json(command, "set", "llm", "--concurrency", "none")
     assert [found[name] for name in limits] == [None, 2]
+    found = in_json(command, "set", "llm", "--rate", "1000/1m")
+    assert found["rate"] == {"count": 1000, "per": 60.0, "burst": None}
+    assert command("info", "llm")[1].splitlines()[1].split() == ["llm", "0", "-", "0", "-", "2", "1000/60s", "-"]
+    assert in_json(command, "set", "llm", "--rate", "none")["rate"] is None
     assert in_json(command, "delete", "llm")["limited"] is False
 
 
@@ -82,6 +86,8 @@ def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
     [
         ("set", "llm"),
         ("set", "llm", "--concurrency", "0"),
+        ("set", "llm", "--rate", "5"),
+        ("set", "llm", "--rate", "0/1m"),
         ("pause", "llm", "--until", "tomorrow"),
         ("pause", "llm", "--until", "2100-01-01T00:00:00"),
         ("info",),

@@ -22,7 +22,7 @@ DECLARE
     limits dbosflow.queue;
 BEGIN
     PERFORM pg_advisory_xact_lock(4711);
-    SELECT * INTO limits FROM dbosflow.queue q WHERE q.name = base;
+    SELECT * INTO limits FROM dbosflow.queue q WHERE q.name = base AND q.settled;
     INSERT INTO public.status_log
         (id, queue, before, after, running, allowed, in_worker, allowed_in_worker)
     SELECT NEW.id, base, CASE WHEN TG_OP = 'UPDATE' THEN OLD.status END, NEW.status,

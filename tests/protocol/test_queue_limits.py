@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from dbosflow._runtime.queues.limits import settle
-from dbosflow._store import queue
+from dbosflow._store import queue, workflow
 from tests.protocol.queue_watch import beyond, watch
-from tests.protocol.schedules import NAME, SCHEMA, Slice
+from tests.protocol.schedules import NAME, PATIENCE, SCHEMA, Slice
 
 if TYPE_CHECKING:
     from dbosflow._store.queue import Room
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
 
 CLAIMERS = 6
 LIMIT = 3
+FULL_OR_PAUSED: list[dict[str, Any]] = [{}, {"concurrency": 5, "paused": True}]
 
 
-async def limited(db: Database, name: str = "q", **limits: object) -> None:
+async def limited(db: Database, name: str = "q", **limits: Any) -> None:
     """Sets limits of a queue."""
     async with await db.connect() as connection:
         await queue.apply(connection, SCHEMA, name, limits)
@@ -71,3 +75,225 @@ async def test_six_claimers_never_run_more_than_the_limit(db: Database) -> None:
     assert await beyond(db) == []
     assert busy, "the claimers never met"
     assert await db.rows("SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded' AND epoch = 1") == [(300,)]
+
+
+async def test_the_claim_of_a_queue_without_limits_takes_nothing_from_one_with_limits(db: Database) -> None:
+    """A worker that has not heard of the limits yet, and one that has not heard of their end."""
+    lease = await db.lease()
+    await waiting(db, 2)
+    which: dict[str, Any] = {"worker_id": lease.id, "queue": "q", "names": [NAME], "limit": 1}
+    assert len(await workflow.claim(lease.connection, SCHEMA, **which)) == 1
+    await limited(db, concurrency=5)
+    assert await workflow.claim(lease.connection, SCHEMA, **which) == []
+    await queue.delete(db.admin, SCHEMA, "q")
+    assert await claim(lease) == ([], None)
+    assert len(await workflow.claim(lease.connection, SCHEMA, **which)) == 1
+
+
+async def test_a_claim_that_was_under_way_when_a_queue_got_its_first_limits_counts(db: Database) -> None:
+    """It does not see the limits. They hold when it is over and counted, and nothing is claimed before."""
+    first, second = await db.lease(), await db.lease()
+    await waiting(db, 4)
+    # Its statement waits for the worker's row, as for a death that is under way: its snapshot is taken.
+    holder = await db.connect(autocommit=False)
+    await holder.execute("SELECT FROM dbosflow.worker WHERE id = %s FOR UPDATE", (first.id,))
+    late = asyncio.create_task(
+        workflow.claim(first.connection, SCHEMA, worker_id=first.id, queue="q", names=[NAME], limit=2)
+    )
+    await db.waiting(first.connection)
+    setting = asyncio.create_task(limited(db, concurrency=3))
+    while not await queue.is_limited(db.admin, SCHEMA, "q"):  # noqa: ASYNC110 (nothing signals it)
+        await asyncio.sleep(0)
+    claimed, room = await claim(second)
+    assert room is not None
+    assert (claimed, room.is_open, room.settled) == ([], False, False)
+    assert not setting.done()
+    await holder.rollback()
+    assert len(await late) == 2
+    await setting
+    claimed, room = await claim(second)
+    assert (len(claimed), room and room.room) == (1, 1)
+
+
+async def test_who_finds_another_one_at_its_turn_is_told_so(db: Database) -> None:
+    """And comes again: that there is nothing to take is another answer, and so is a full queue."""
+    lease = await db.lease()
+    await limited(db, concurrency=1)
+    _, room = await claim(lease)
+    assert room is not None
+    assert (room.is_busy, room.is_full, room.locked) == (False, False, False)
+    await waiting(db, 2)
+    holder = await db.connect(autocommit=False)
+    await holder.execute("SELECT FROM dbosflow.queue WHERE name = 'q' FOR NO KEY UPDATE")
+    claimed, room = await claim(lease)
+    assert room is not None
+    assert (claimed, room.is_busy) == ([], True)
+    await holder.rollback()
+    claimed, _ = await claim(lease)
+    assert len(claimed) == 1
+    _, room = await claim(lease)
+    assert room is not None
+    assert (room.is_busy, room.is_full, room.locked) == (False, True, False)
+
+
+async def test_a_full_queue_and_a_paused_one_are_looked_at_without_a_lock(db: Database) -> None:
+    """However much waits in them: neither the queue's row is locked nor the worker's, so there is nothing to commit."""
+    lease = await db.lease()
+    await waiting(db, 500)
+    await limited(db, concurrency=1)
+    await claim(lease)
+    for changed in FULL_OR_PAUSED:
+        await limited(db, **changed)
+        holder = await db.connect(autocommit=False)
+        await holder.execute("SELECT FROM dbosflow.queue FOR UPDATE")
+        await holder.execute("SELECT FROM dbosflow.worker FOR UPDATE")
+        async with asyncio.timeout(PATIENCE):
+            claimed, room = await claim(lease)
+        assert room is not None
+        assert (claimed, room.is_busy, room.waits) == ([], False, True)
+        await holder.rollback()
+
+
+async def test_suspects_are_claimed_within_the_limit_and_alone(db: Database) -> None:
+    """A workflow that has killed its workers takes a slot as any other."""
+    lease, other = await db.lease(), await db.lease()
+    await limited(db, concurrency=1)
+    await waiting(db, 2)
+    await db.rows("UPDATE dbosflow.workflow SET recoveries = 3, epoch = 4 WHERE id = 'w2'")
+    claimed, _ = await claim(lease)
+    assert [one.id for one in claimed] == ["w2"]
+    assert (await claim(other))[0] == []
+
+
+async def test_a_rate_lets_a_burst_begin_and_what_had_begun_before_go_on(db: Database) -> None:
+    """What comes back after a wait or a crash does not count again, even when nothing new may begin."""
+    lease = await db.lease()
+    await limited(db, rate_count=2, rate_period=1000.0, rate_burst=2)
+    await waiting(db, 5)
+    claimed, room = await claim(lease)
+    assert room is not None
+    assert ([one.id for one in claimed], room.tokens) == (["w1", "w2"], 2)
+    claimed, room = await claim(lease)
+    assert room is not None
+    assert (claimed, room.is_held, room.is_busy) == ([], True, False)
+    assert room.rate_for is not None
+    assert 400 < room.rate_for <= 500
+    await db.rows("UPDATE dbosflow.workflow SET epoch = 1, priority = -1 WHERE id = 'w5'")
+    claimed, _ = await claim(lease)
+    assert [one.id for one in claimed] == ["w5"]
+    await db.rows("UPDATE dbosflow.queue SET rate_next_at = rate_next_at - interval '500 seconds'")
+    claimed, _ = await claim(lease)
+    assert [one.id for one in claimed] == ["w3"]
+
+
+async def test_a_rate_is_not_held_up_by_a_clock_that_was_put_back(db: Database) -> None:
+    """The state of a rate is a time; one that lies too far ahead is not believed."""
+    lease = await db.lease()
+    await limited(db, rate_count=10, rate_period=1.0, rate_burst=10)
+    await waiting(db, 1)
+    await db.rows("UPDATE dbosflow.queue SET rate_next_at = now() + interval '1 day'")
+    assert len((await claim(lease))[0]) == 1
+
+
+async def test_another_rate_begins_without_a_burst_and_the_same_one_goes_on(db: Database) -> None:
+    """So a program that applies its limits at each start does not gain a burst by that."""
+    lease = await db.lease()
+    rate: dict[str, Any] = {"rate_count": 5, "rate_period": 1000.0, "rate_burst": 5}
+    await limited(db, **rate)
+    await waiting(db, 10)
+    assert len((await claim(lease, limit=3))[0]) == 3
+    await limited(db, **rate)
+    claimed, room = await claim(lease)
+    assert room is not None
+    assert (len(claimed), room.tokens) == (2, 2)
+    await limited(db, rate_count=100, rate_period=1000.0, rate_burst=100)
+    _, room = await claim(lease)
+    assert room is not None
+    assert (room.tokens, room.is_held) == (0, True)
+
+
+@dataclass
+class Crew:
+    """Workers that do at random what workers do, and what happens to them."""
+
+    db: Database
+    dice: random.Random
+    leases: list[WorkerLease] = field(default_factory=list)
+    held: dict[str, tuple[WorkerLease, Claimed]] = field(default_factory=dict)
+
+    async def act(self) -> None:
+        """One thing, or several at a time."""
+        acts = [self.take, self.take, self.finish, self.finish, self.give_back, self.die, self.change]
+        await self.dice.choice(acts)()
+
+    async def take(self) -> None:
+        """Several claim at a time, some of which have not heard of limits or of their end."""
+        while len(self.leases) < 4:
+            self.leases.append(await self.db.lease())
+
+        async def one(lease: WorkerLease) -> None:
+            which: dict[str, Any] = {
+                "worker_id": lease.id,
+                "queue": "q",
+                "names": [NAME],
+                "limit": self.dice.randint(1, 4),
+            }
+            if self.dice.random() < 0.3:
+                claimed = await workflow.claim(lease.connection, SCHEMA, **which)
+            else:
+                claimed, _ = await queue.claim(lease.connection, SCHEMA, **which)
+            self.held |= {got.id: (lease, got) for got in claimed}
+
+        await asyncio.gather(*map(one, self.leases))
+
+    async def finish(self) -> None:
+        """Some end."""
+        for name in self.dice.sample(sorted(self.held), min(2, len(self.held))):
+            lease, got = self.held.pop(name)
+            await end(lease, got)
+
+    async def give_back(self) -> None:
+        """One is returned to its queue."""
+        if self.held:
+            lease, got = self.held.pop(self.dice.choice(sorted(self.held)))
+            await workflow.release(lease.connection, SCHEMA, lease.id, [(got.id, got.epoch)])
+
+    async def die(self) -> None:
+        """A worker dies while the others claim."""
+        if self.leases:
+            dead = self.leases.pop(self.dice.randrange(len(self.leases)))
+            self.held = {name: one for name, one in self.held.items() if one[0] is not dead}
+            await self.db.reclaim(dead)
+            await asyncio.gather(self.db.requeue(max_recoveries=1000), self.take())
+            await dead.connection.close()
+
+    async def change(self) -> None:
+        """The limits are others, or removed, while workers claim."""
+        if self.dice.random() < 0.3:
+            await asyncio.gather(queue.delete(self.db.admin, SCHEMA, "q"), self.take())
+            return
+        limits: dict[str, Any] = {
+            "concurrency": self.dice.choice([None, 1, 2, 3, 5]),
+            "worker_concurrency": self.dice.choice([None, 1, 2]),
+            "paused": self.dice.random() < 0.1,
+        }
+        await asyncio.gather(limited(self.db, **limits), self.take())
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_limits_hold_through_deaths_and_changes(db: Database, seed: int) -> None:
+    """At the commit of each claim; and when all is over, everything can be run."""
+    await watch(db)
+    await waiting(db, 60)
+    crew = Crew(db, random.Random(seed))
+    for _ in range(60):
+        await crew.act()
+    assert await beyond(db) == []
+    await limited(db, concurrency=2, worker_concurrency=None, paused=False)
+    async with asyncio.timeout(60):
+        while await db.rows("SELECT FROM dbosflow.workflow WHERE ended_at IS NULL LIMIT 1"):
+            await crew.take()
+            await crew.finish()
+    assert await beyond(db) == []
+    ((checked,),) = await db.rows("SELECT count(*) FROM public.status_log WHERE allowed IS NOT NULL")
+    assert checked > 10

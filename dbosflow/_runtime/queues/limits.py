@@ -4,6 +4,7 @@
 claim ──► took as much as there was room for ──► again, at once
       ├─► full ──────► until one of its workflows ends: here (a slot is freed), or elsewhere (a hint)
       ├─► busy ──────► another claimer has its turn: again in some milliseconds
+      ├─► held ──────► by its rate: until the next one may begin
       ├─► paused ────► until the pause ends, or somebody ends it (a hint)
       └─► no limits ─► claimed as from any other queue, from here on
 ```
@@ -107,16 +108,18 @@ class QueueLimits:
             return None
         self.is_full = room.is_open and room.is_full
         self._unsettled = 0 if room.settled else self._unsettled + 1
-        most = limit if room.room is None else max(min(limit, room.room), 0)
+        most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)
         if self.is_busy:
             self._come_again(random.uniform(*_BUSY))  # noqa: S311 (jitter)
+        elif room.is_held:
+            self._come_again(room.rate_for or 0.0)
         elif room.paused_for is not None:
             self._come_again(room.paused_for)
         elif not room.settled:
             self._come_again(_UNSETTLED)
         elif len(claimed) < min(freed, most) and _was_full(room, freed):
             self._announce([limits_topic(self.name)])
-        return claimed, bool(claimed) and len(claimed) == most
+        return claimed, bool(claimed) and len(claimed) >= most
 
     async def settle(self) -> None:
         """Counts what ran of the queue before it had limits, if whoever set them has not."""

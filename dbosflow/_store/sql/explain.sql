@@ -26,6 +26,9 @@ SELECT (SELECT count(*) FROM (
 
 -- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, workflow_slot)
 SELECT q.name, q.concurrency, q.worker_concurrency, q.paused AND coalesce(q.pause_ends_at > now(), true) AS paused, q.pause_ends_at,
+       q.rate_count, q.rate_period,
+       CASE WHEN q.rate_next_at - now() > (q.rate_burst - 1) * q.rate_period / q.rate_count * interval '1 second'
+            THEN q.rate_next_at - (q.rate_burst - 1) * q.rate_period / q.rate_count * interval '1 second' END AS rate_ends_at,
        (SELECT count(*) FROM dbosflow.workflow r
         WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running
 FROM dbosflow.queue q

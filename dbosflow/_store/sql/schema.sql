@@ -242,7 +242,11 @@ CREATE TABLE dbosflow.queue (
     pause_ends_at      timestamptz,                        -- when the pause ends by itself
     settled            boolean     NOT NULL DEFAULT false, -- whether what ran before the row was there is counted
     created_at         timestamptz NOT NULL DEFAULT now(),
-    updated_at         timestamptz NOT NULL DEFAULT now()
+    updated_at         timestamptz NOT NULL DEFAULT now(),
+    rate_count         integer     CHECK (rate_count > 0), -- how many of it begin in each period; null: any number
+    rate_period        double precision CHECK (rate_period > 0),    -- seconds
+    rate_burst         integer     CHECK (rate_burst > 0), -- how many of these may begin at once
+    rate_next_at       timestamptz                         -- when the next one would begin if all came evenly
 ) WITH (fillfactor = 50);
 
 -- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under

@@ -79,9 +79,12 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none, and only if `suspects` is true.
 -- The commit is flushed like every other one: if a crash of the server lost a claim, its epoch would be given out twice,
 -- and no row could show which of the two owners has written it. What is claimed after its deadline is asked to end in the
--- same statement, so that its new owner begins nothing of it.
+-- same statement, so that its new owner begins nothing of it. From a queue with limits nothing is claimed here: see queue.sql.
 WITH lease AS MATERIALIZED (
-    SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL FOR KEY SHARE
+    SELECT id FROM dbosflow.worker
+    WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL
+      AND NOT EXISTS (SELECT FROM dbosflow.queue q WHERE q.name = :limits::text)
+    FOR KEY SHARE
 ), suspect AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
