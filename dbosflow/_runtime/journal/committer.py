@@ -32,9 +32,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal.batch import MOST_RECORDS, Batch, Slice
 from dbosflow._runtime.journal.source import Source
-from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending, Suspension
+from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending, Record, Suspension
 from dbosflow._store.batch import is_durable, write_batch
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DbosflowError, SerializationError
@@ -200,13 +201,20 @@ class Committer(Generic[R]):
         if batch.starts:
             batch.starts[0].on_decided(_unfit(error))
         elif isinstance(error, psycopg.errors.UniqueViolation):
-            run = batch.slices[0].run
-            logger.error(
-                "workflow %s: a row stands that this run did not write; please report it: %s", run.workflow_id, error
-            )
-            self._owner.moved(run)
+            self._say_other(batch.slices[0], error)
+            self._owner.moved(batch.slices[0].run)
         else:
             await self._end_refused(batch.slices[0], error)
+
+    def _say_other(self, part: Slice[R], error: Exception) -> None:
+        """Says that somebody else has written one of the rows."""
+        workflow_id = part.run.workflow_id
+        if any(isinstance(entry, Record) and entry.kind is RecordKind.TRANSACTION for entry in part.entries):
+            logger.warning("workflow %s: a transaction whose COMMIT nobody saw is durable after all", workflow_id)
+        else:
+            logger.error(
+                "workflow %s: a row stands that this run did not write; please report it: %s", workflow_id, error
+            )
 
     async def _end_refused(self, part: Slice[R], error: Exception) -> None:
         """Ends a run whose data is refused: without the data, with the reason. Each try contains less to refuse.
