@@ -24,6 +24,8 @@ class Expected:
     result: list[Any] = field(default_factory=list)
     streams: list[Streams] = field(default_factory=list)
     """Of each workflow that ran, by key."""
+    rows: list[int] = field(default_factory=list)
+    """Of the user's own table, in any order."""
 
 
 def doubled(number: int) -> int:
@@ -144,6 +146,11 @@ class _Branch:
     def in_step(self, number: int, *, place: int) -> int:
         self._streams[f"step{self._name}.{place}"] = written(number)
         return number
+
+    def transaction(self, number: int, *, place: int) -> int:
+        self._streams[f"transaction{self._name}.{place}"] = written(number)
+        self._expected.rows.append(number)
+        return doubled(number)
 
     # -- children ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from tests.oracle import programs
 from tests.oracle.answers import ENGINE
 from tests.oracle.expected import OUTSIDE, evaluate
 from tests.oracle.plans import plan
-from tests.oracle.trial import LONGEST
+from tests.oracle.trial import LONGEST, make_table
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ TURNS = 8
 
 def attempt_forks(engine: Engine, seed: int) -> list[str]:
     """What is wrong with the forks of the program of a seed."""
+    make_table(engine.database_url)
     is_async, lines = plan(seed)
     right, chance = evaluate(lines).result, random.Random(seed)
     ENGINE[:] = [engine]

@@ -15,7 +15,7 @@ Plan = list[Line]
 LEAVES = (
     *("step", "step", "relaxed", "relaxed", "flaky", "failing", "sleep", "late", "scoped"),
     *("write", "write", "many", "flush", "emitted", "close", "in_step", "inputs", "changed", "draw"),
-    *("mail", "late_mail", "tell", "saga", "token", "asked"),
+    *("mail", "late_mail", "tell", "saga", "token", "asked", "transaction"),
 )
 """Lines without lines of their own. Each has a number."""
 TIMERS = ("close_call", "durable_close_call", "deadline")

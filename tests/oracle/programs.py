@@ -7,6 +7,8 @@ import random
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow import (
     Stream,
     as_completed_async,
@@ -33,6 +35,7 @@ from dbosflow import (
     sleep_async,
     step,
     timeout,
+    transaction,
     wait,
     wait_first_async,
     workflow,
@@ -111,6 +114,34 @@ def write_in_step(key: str, number: int) -> int:
         if _chance.random() < 0.1:
             raise OSError
     return number
+
+
+def may_conflict() -> None:
+    """As Postgres ends a transaction for another one."""
+    if _chance.random() < 0.2:
+        raise psycopg.errors.SerializationFailure
+
+
+INSERT = "INSERT INTO transacted VALUES (%s, %s)"
+"""A row of the user's for each transaction."""
+
+
+@transaction
+def transact(connection: psycopg.Connection, key: str, number: int) -> int:
+    connection.execute(INSERT, (current().workflow_id, number))
+    for value in written(number):
+        write_stream(key, value)
+    may_conflict()
+    return doubled(number)
+
+
+@transaction(isolation="serializable", max_conflicts=1000)
+async def transact_async(connection: psycopg.AsyncConnection, key: str, number: int) -> int:
+    await connection.execute(INSERT, (current().workflow_id, number))
+    for value in written(number):
+        await write_stream_async(key, value)
+    may_conflict()
+    return doubled(number)
 
 
 @step
@@ -215,6 +246,9 @@ class _Sync(SyncAnswers):
 
     def flaky(self, number: int, **_: Any) -> int:
         return flaky(number)
+
+    def transaction(self, number: int, *, place: int) -> int:
+        return transact(f"transaction.{place}", number)
 
     def failing(self, number: int, **_: Any) -> str:
         try:
@@ -373,6 +407,9 @@ class _Async(AsyncAnswers):
 
     async def flaky(self, number: int, **_: Any) -> int:
         return await flaky.run_async(number)
+
+    async def transaction(self, number: int, *, place: int) -> int:
+        return await transact_async(f"transaction{self._name}.{place}", number)
 
     async def failing(self, number: int, **_: Any) -> str:
         try:

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import psycopg
+
 from dbosflow.testing.points import CrashPoint, DurableOperation
 from dbosflow.testing.rig import Trap, rig_of
 from tests.oracle import programs
@@ -47,8 +49,15 @@ class CrashAtBatch(Trap):
         return f"a crash {self.point.when} batch {self.number}"
 
 
+def make_table(url: str) -> None:
+    """The user's own table."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS transacted (workflow_id text, number integer)")
+
+
 def attempt(engine: Engine, seed: int, *, crashes: int = 2) -> list[str]:
     """What is wrong with the program of a seed: undisturbed, and twice with crashes at random batches."""
+    make_table(engine.database_url)
     is_async, lines = plan(seed)
     expected, chance = evaluate(lines), random.Random(seed)
     counting = CrashAtBatch(0, after=True)
@@ -94,6 +103,11 @@ def _compare(engine: Engine, root: str, expected: Expected) -> Iterator[str]:
         return
     if len(found) != len(expected.streams):
         yield f"there are {len(found)} workflows, not {len(expected.streams)}"
+    with psycopg.connect(engine.database_url) as connection:
+        written = "SELECT number FROM transacted WHERE starts_with(workflow_id, %s)"
+        numbers = [number for (number,) in connection.execute(written, (root,))]
+    if sorted(numbers) != sorted(expected.rows):
+        yield f"its transactions have written {sorted(numbers)}, and not {sorted(expected.rows)}"
     there: Counter[tuple[str, tuple[int, ...]]] = Counter()
     for one in found:
         for stream in engine.streams.list(one.id, reserved=True):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
-from dbosflow import Engine, read_input_async, step, workflow
+import psycopg
+
+from dbosflow import Engine, read_input_async, step, transaction, workflow, write_stream_async
 from dbosflow.types import WorkflowStatus
 from tests.behaviour.interruption import Interruption
 
@@ -81,3 +84,34 @@ def test_an_input_is_one_in_a_replay_too(database_url: str) -> None:
     assert result.ending is not None
     assert (result.ending.status, result.ending.output) == (WorkflowStatus.SUCCEEDED, '"hello"')
     assert result.unknown == []
+
+
+@transaction
+async def replayed_transaction(connection: psycopg.AsyncConnection, number: int) -> int:
+    await connection.execute("INSERT INTO replayed_rows VALUES (%s)", (number,))
+    await write_stream_async("out", number)
+    if number == 2:
+        msg = "no"
+        raise ValueError(msg)
+    return 10 * number
+
+
+def test_a_replay_runs_no_transaction(database_url: str) -> None:
+    """Their outcomes are taken from the records, of failed ones, too; one that is new halts the replay."""
+    begun = Interruption()
+
+    @workflow
+    async def with_transactions() -> list[int]:
+        found = [await replayed_transaction(1)]
+        with suppress(ValueError):
+            await replayed_transaction(2)
+        await begun.point_async()
+        return [*found, await replayed_transaction(3)]
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE replayed_rows (number integer)")
+        workflow_id = begun.first_pass(database_url, with_transactions)
+        with Engine(database_url, executes=False) as engine:
+            result = engine._host.call("replay", engine._core.replay, workflow_id, 30.0)
+        assert (result.ending, result.unknown) == (None, ["replayed_transaction#2"])
+        assert connection.execute("SELECT number FROM replayed_rows").fetchall() == [(1,)]
