@@ -42,3 +42,18 @@ def test_the_endpoint_answers_as_its_example_says(database_url: str) -> None:
         )
     finally:
         shell.close()
+
+
+def test_the_shop_keeps_its_books(database_url: str) -> None:
+    """An order that is paid, one whose charge fails, and one for which there is not enough."""
+    shell = Shell(ROOT)
+    shell.use(database_url)
+    try:
+        found = [shell.python("-m", "examples.orders", "chair", count).end().out for count in ("3", "6", "8")]
+        assert found == [
+            "charged for order 1, under the key order-1\norder: ('paid',)\nstock: [('chair', 7), ('table', 2)]\n",
+            "order 2 failed: ValueError\norder: ('given up',)\nstock: [('chair', 7), ('table', 2)]\n",
+            "order 3 failed: CheckViolation\norder: ('given up',)\nstock: [('chair', 7), ('table', 2)]\n",
+        ]
+    finally:
+        shell.close()
