@@ -31,6 +31,7 @@ from dbosflow import (
 )
 from dbosflow.errors import RejectedError, WorkflowCancelledError
 from dbosflow.http import DurableStreams, create_app
+from tests.behaviour.tables import rows
 from tests.codecs.keys import CHAIN, MARKER, marked_rows, plain_payloads
 
 PATIENCE = 60.0
@@ -172,12 +173,27 @@ async def test_nothing_of_what_programs_store_is_readable_in_the_database(databa
         assert marked_rows(database_url) == []
         names = [row for row in plain_payloads(database_url) if row[2] not in {"rollback", "continued"}]
         assert names == []
+        assert rows(database_url, "SELECT 1 FROM dbosflow.stream_block WHERE checksum IS NOT NULL") == []
         listed = {info.id: info for info in await engine.list_workflows_async()}
         assert listed["f"].error is not None
         assert listed["f"].error["message"] == MARKER
         assert listed["w"].input == {"text": MARKER, "long": LONG, "round_": 1}
         assert await read(engine, "w", "results") == [LONG]
         assert [one["value"] for one in await read(engine, "w", "handled.dead")] == [f"bad {LONG}"]
+
+
+async def test_a_repeated_write_is_compared_by_what_it_says(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same value is never stored as the same text, and yet there is a warning for another value only."""
+    async with Engine(database_url, codecs=CHAIN) as engine:
+        await engine.start_async(waiting.options(workflow_id="w"), "topic")
+        for value in (MARKER, MARKER, "another"):
+            caplog.clear()
+            await engine.send_async("w", value, "elsewhere", idempotency_key="once")
+            await engine.start_async(waiting.options(workflow_id="w"), "topic" if value == MARKER else value)
+            found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert len(found) == (2 if value == "another" else 0), found
 
 
 async def test_what_waits_is_no_exception(database_url: str) -> None:
