@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TABLES = ("workflow", "step", "stream_block", "stream_trim", "worker", "waiter", "dedup")
+_TABLES = ("workflow", "step", "stream_block", "stream_trim", "worker", "waiter", "dedup", "schedule")
 EMPTY = f"TRUNCATE {', '.join(f'dbosflow.{table}' for table in _TABLES)}"
 
 

@@ -23,6 +23,7 @@ from tests.proof.model_dedup import Dedups
 from tests.proof.model_leases import Leases
 from tests.proof.model_queue import Queue
 from tests.proof.model_retention import Retention
+from tests.proof.model_schedules import Schedules
 from tests.proof.model_streams import Streams
 from tests.proof.model_suspension import Suspensions
 from tests.proof.model_workflows import Workflows
@@ -40,6 +41,7 @@ MODELS: dict[str, Callable[[Bench], Machine]] = {
     "dedups": Dedups,
     "streams": Streams,
     "queue": Queue,
+    "schedules": Schedules,
 }
 
 

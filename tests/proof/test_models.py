@@ -103,6 +103,13 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "WHEN w.ended_at IS NULL THEN 'active'\n    WHEN e.id IS NULL THEN 'unknown'\n",
         "",
     ),
+    "a tick beside what runs": ("schedules", "schedule", "tick", "cardinality(s.running) = 0 AND (", "(true AND "),
+    "a tick that comes again": (
+        *("schedules", "schedule", "tick"),
+        "WHERE (SELECT true FROM dbosflow.workflow w WHERE w.id = c.id) IS NULL",
+        "",
+    ),
+    "a trigger that does not count": ("schedules", "schedule", "start", "%(counted)s::boolean", "false"),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
@@ -114,6 +121,7 @@ DEDUPLICATED: tuple[str, dict[str, Any]] = (
     "start",
     {"key": "a", "policy": "replace", "delay": None, "within": None},
 )
+A_TICK = ("time_passes", {"seconds": 60, "who": 0})
 SILENT = ("time_passes", {"seconds": 11.0})
 SHORTEST: dict[str, Example] = {
     "a claim keeps the epoch": [("start", ONE), ("hand_over", ONE), ("claim", {"number": 1, "limit": 1})],
@@ -153,6 +161,14 @@ SHORTEST: dict[str, Example] = {
         ("delete", {"chosen": {"w0"}}),
     ],
     "a removal of what runs": [("start", ONE), ("delete", {"chosen": {"w0"}})],
+    "a tick beside what runs": [("another_policy_comes", {"overlap": "skip"}), A_TICK, A_TICK],
+    "a tick that comes again": [
+        ("another_policy_comes", {"overlap": "cancel_running"}),
+        A_TICK,
+        ("the_clock_is_put_back", {"seconds": 60, "who": 0}),
+        A_TICK,
+    ],
+    "a trigger that does not count": [("somebody_triggers", {})],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
     "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
@@ -164,6 +180,7 @@ INVARIANTS = {
     "leases": "the_tables_are_what_the_model_says",
     "dedups": "the_tables_are_what_the_model_says",
     "queue": "nothing_runs_twice_and_nothing_is_lost",
+    "schedules": "each_tick_is_started_once_as_its_policy_says",
 }
 
 

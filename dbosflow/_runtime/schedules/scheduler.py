@@ -107,10 +107,10 @@ class Scheduler(Service):
             logger.error("no schedule is served: %s", error)  # noqa: TRY400 (says what to do)
             self._timer.expect(_WITHOUT_RIGHTS)
             return False
-        await self._cancel_running(rows)
-        self._await(one for row in rows if row.buffered_at is not None for one in row.running)
+        has_asked = await self._cancel_running(rows)
+        waits_for_more = self._await(one for row in rows if row.buffered_at is not None for one in row.running)
         self._timer.expect(seconds if seconds > 0 else _BETWEEN_HINTS)
-        return any(moved)
+        return any(moved) or has_asked or waits_for_more
 
     async def _tried(self, connection: AsyncConnection[Any], row: ScheduleRow) -> bool:
         """Does what a schedule has to do. What is wrong with one must not hold up the others."""
@@ -143,21 +143,28 @@ class Scheduler(Service):
             self._announce([*topics, ALARM_TOPIC] if row.definition.jitter else topics)
         return True
 
-    async def _cancel_running(self, rows: Iterable[ScheduleRow]) -> None:
-        """Asks what runs to end for a tick that waits. Whoever looks finds it, until it is asked."""
+    async def _cancel_running(self, rows: Iterable[ScheduleRow]) -> bool:
+        """Asks what runs to end for a tick that waits; whether it did. Whoever looks finds it, until it is asked."""
+        has_asked = False
         for row in rows:
             if row.definition.overlap == "cancel_running" and row.buffered_at is not None and row.unasked:
                 await self._cancel(row.unasked, reason=f"the next tick of schedule {row.name!r} has come")
+                has_asked = True
+        return has_asked
 
     # -- when to look ------------------------------------------------------------------------------------------------
 
-    def _await(self, ids: Iterable[str]) -> None:
-        """Looks again as soon as one of these workflows, and of no others, has ended."""
-        wanted = set(ids)
+    def _await(self, ids: Iterable[str]) -> bool:
+        """Looks again as soon as one of these workflows, and of no others, has ended.
+
+        Whether one is new: that may have ended since the look, so another one is to follow.
+        """
+        wanted, known = set(ids), set(self._awaited)
         for one in self._awaited.keys() - wanted:
             self._awaited.pop(one)()
         for one in wanted - self._awaited.keys():
             self._awaited[one] = self._wakeups.subscribe(workflow_topic(one), self.wake)
+        return not wanted <= known
 
     def _may_have_changed(self) -> None:
         self._timer.expect(max(self._looked_at + _BETWEEN_HINTS - time.monotonic(), 0))
