@@ -41,6 +41,15 @@ async def quick_limited_job(number: int) -> int:
     return number
 
 
+@workflow
+async def limited_parent(depth: int) -> int:
+    """Waits for a child in its own queue, which waits for another one."""
+    if depth == 0:
+        return 0
+    child = await limited_parent.options(queue="q").start_async(depth - 1)
+    return 1 + await child.result_async()
+
+
 @asynccontextmanager
 async def workers(url: str, count: int, queue: str = "q", **settings: Any) -> AsyncIterator[list[Engine]]:
     """So many engines that serve the queue; hints alone wake them."""
@@ -162,6 +171,15 @@ async def test_a_pause_ends_at_its_time(database_url: str, until: float | timede
         await running(1)
         assert (await handle.info_async()).started_at >= ends_at  # type: ignore[operator]  # it has begun
         assert not (await engine.queues.info_async("q")).paused
+
+
+async def test_a_workflow_that_waits_for_a_child_gives_its_slot_to_the_child(database_url: str) -> None:
+    """Otherwise a queue of one slot would wait for itself, on the same worker and on two."""
+    async with workers(database_url, 2) as engines:
+        await engines[0].queues.apply_async(Queue("q", concurrency=1))
+        handle = await engines[0].start_async(limited_parent.options(queue="q"), 2)
+        assert await handle.result_async(30) == 2
+        assert (await handle.info_async()).epoch > 1
 
 
 async def test_limits_hold_for_what_is_taken_over(database_url: str) -> None:
