@@ -15,6 +15,7 @@ journal      group commit with output-commit order: one statement for the record
 execution    a run, and what drives it: bodies, drivers of both colours, cancels, quarantine
 operations   what a body can do durably: steps, sleeps, children, reads, writes, loops
 queues       workflows that wait for a worker: enqueued, claimed
+schedules    workflows that are started at certain times: what is due, who starts it, what code declares
 engine       the inner half of an engine: its services, opened and closed in order
 ```
 """
