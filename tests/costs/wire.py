@@ -27,6 +27,7 @@ _TABLES = (
         "outbox",
         "notify",
         "retention",
+        "dedup",
         "schema_version",
         "session",
         "step",
