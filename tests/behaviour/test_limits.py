@@ -30,7 +30,7 @@ async def limited_job(number: int) -> int:
     try:
         await RUNNING[number].wait()
     finally:
-        del RUNNING[number]
+        RUNNING.pop(number, None)
     ENDED.add(number)
     return number
 
@@ -201,20 +201,21 @@ async def test_limits_hold_for_what_is_taken_over(database_url: str) -> None:
 
 async def test_an_end_after_the_worker_has_left_the_queue_makes_room_for_others(database_url: str) -> None:
     """The engine goes on with what it runs, and claims no more of it: others are notified."""
-    async with workers(database_url, 1) as (other,):
-        await other.queues.apply_async(Queue("q", concurrency=1))
-        async with Engine(database_url, safety_poll=100.0) as leaving:
-            serving = asyncio.create_task(leaving.run_worker_async("q"))
-            await other.queues.pause_async("q")
-            handles = await start(other, 0, 1)
-            await other.queues.resume_async("q")
-            await running(1)
+    async with Engine(database_url, safety_poll=100.0) as leaving:
+        await leaving.queues.apply_async(Queue("q", concurrency=1))
+        serving = asyncio.create_task(leaving.run_worker_async("q"))
+        first, second = await start(leaving, 0, 1)
+        await eventually_async(lambda: 0 in RUNNING)
+        ending = RUNNING[0]
+        async with workers(database_url, 1) as (other,):
+            # Whoever is notified of this has looked at the queue, and found it full.
+            await other.queues.change_async("q", concurrency=1)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
-            (first,) = RUNNING
-            RUNNING[first].set()
-            await handles[first].result_async(20)
-            await eventually_async(lambda: 1 - first in RUNNING)
+            ending.set()
+            await first.result_async(20)
+            await eventually_async(lambda: 1 in RUNNING)
+            assert str(await second.status_async()) == "running"
 
 
 async def test_no_more_begin_than_a_rate_allows(database_url: str) -> None:
