@@ -81,6 +81,8 @@ async def replying(messages: list[dict[str, Any]]) -> None:
     for word in ("You", " said ", messages[-1]["content"]):
         await write_stream_async("answer", word)
         await asyncio.sleep(0.1)
+    if messages[-1]["content"] == "wait":
+        await asyncio.sleep(60)
 
 
 PARTS: list[MakeRoutes] = [chat(answering, stream="answer"), openai({"m": replying}, stream="answer")]

@@ -23,7 +23,7 @@ def main(url: str) -> None:
     for index, event in enumerate(events):
         again = client.responses.retrieve(response_id, stream=True, starting_after=event.sequence_number)
         assert [one.model_dump() for one in again] == [one.model_dump() for one in events[index + 1 :]]
-    begun = client.responses.create(model="m", input="hello", background=True)
+    begun = client.responses.create(model="m", input="wait", background=True)
     print(json.dumps(client.responses.cancel(begun.id).status))
 
 

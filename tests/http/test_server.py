@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import httpx
 import pytest
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dbosflow import Engine
@@ -101,3 +103,22 @@ async def test_an_address_that_is_taken_is_an_error(engine: Engine) -> None:
     async with serving(app) as server:
         with pytest.raises(OSError, match="in use"):
             Server(app, port=int(server.url.rpartition(":")[2]))
+
+
+async def test_a_server_has_stopped_when_its_clients_have_left_nothing_to_be_done(engine: Engine) -> None:
+    stopped, done = asyncio.Event(), []
+    serve = uvicorn.Server.serve
+
+    async def serve_and_tell(server: Server, sockets: Any = None) -> None:
+        await serve(server, sockets)
+        asyncio.get_running_loop().call_soon(stopped.set)
+
+    async def leave() -> None:
+        await stopped.wait()
+        done.append("left")
+
+    app = create_app(engine)
+    with patch.object(uvicorn.Server, "serve", serve_and_tell):
+        async with serving(app):
+            app.context.drain.run(leave(), "leaves")
+    assert done == ["left"]
