@@ -24,6 +24,7 @@ BEFORE_ALL: Mapping[str, Mapping[str, Any]] = {
     "stream_block": {"workflow_id": "", "key": "", "offset": -1},
     "stream_trim": {"workflow_id": "", "key": "", "producer": ""},
     "outbox": {"workflow_id": "", "id": "00000000-0000-0000-0000-000000000000"},
+    "outbox_start": {"queue": "", "key": "", "id": "00000000-0000-0000-0000-000000000000"},
     "schedule": {"name": ""},
 }
 """The tables, each with a key that is before every row's."""

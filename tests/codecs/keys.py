@@ -17,6 +17,7 @@ PAYLOADS = {
     "step": ("output", "error"),
     "stream_block": ("values",),
     "outbox": ("payload",),
+    "outbox_start": ("input",),
     "schedule": ("input",),
 }
 """The columns with payloads."""

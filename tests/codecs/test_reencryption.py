@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, recv_async, step, workflow, write_stream_async
+from dbosflow import Engine, Schedule, recv_async, step, workflow, write_stream_async
 from dbosflow.codecs import ENCRYPTION_KEYS_VARIABLE, Compress, Encrypt
 from dbosflow.errors import ConfigurationError
 from tests.behaviour.tables import rows
 from tests.cli.shell import Shell
 from tests.codecs.keys import CHAIN, MARKER, NEW, OLD, PAYLOADS, marked_rows, plain_payloads
-from tests.codecs.test_everything import LONG, in_everything, read
+from tests.codecs.test_everything import LONG, child, in_everything, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,27 @@ async def test_everything_comes_under_the_new_key(database_url: str) -> None:
         assert [one["value"] for one in await read(engine, "w", "handled.dead")] == [f"bad {LONG}"]
         with pytest.raises(LookupError, match=MARKER):
             await engine.handle("f").result_async()
+
+
+async def test_what_waits_comes_under_the_new_key(database_url: str) -> None:
+    """In both tables of what transactions have asked for, and in a schedule: else it would be lost with the old key."""
+    async with Engine(database_url, codecs=CHAIN, executes=False) as engine:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await engine.send_in_async(connection, "nobody", MARKER)
+            await engine.start_in_async(connection, child.options(workflow_id="s", queue="q"), MARKER)
+            for key in ("a", "b"):
+                spec = child.options(workflow_id=key, queue="q", dedup_key=key)
+                await engine.start_in_async(connection, spec, f"{MARKER} {key}")
+        await engine.schedules.apply_async(Schedule("hourly", child, every=3600, args={"text": MARKER}, queue="q"))
+    before = under(database_url, "old")
+    assert before == 5
+    async with Engine(database_url, codecs=ROTATED, executes=False) as engine:
+        assert (await engine.workflows.reencrypt_async(batch=1)).rows == before
+    assert (under(database_url, "old"), under(database_url, "new")) == (0, before)
+    async with Engine(database_url, codecs=AFTER) as engine:
+        serving = asyncio.create_task(engine.run_worker_async("q"))
+        assert await engine.handle("b", child).result_async(timeout=PATIENCE) == {"child": f"{MARKER} b"}
+        serving.cancel()
 
 
 async def test_it_runs_beside_workers_and_loses_nothing(database_url: str) -> None:

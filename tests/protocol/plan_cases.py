@@ -456,6 +456,12 @@ OF_THE_WORKER = (
     ),
     Case("reencryption.outbox_page", {"workflow_id": "w5", "id": FIRST_ID, "limit": 10}, 20, outbox=OUTBOX),
     Case(
+        "reencryption.outbox_start_page",
+        {"queue": "", "key": "", "id": FIRST_ID, "limit": 10},
+        20,
+        outbox_start=OUTBOX_START,
+    ),
+    Case(
         "reencryption.workflow_rewrite",
         {"id": "w2", "input": "{}", "output": None, "error": None}
         | {"stored_input": "{}", "stored_output": None, "stored_error": None},

@@ -71,6 +71,19 @@ SET payload = :payload::json
 WHERE o.workflow_id = :workflow_id::text AND o.id = :id::uuid AND o.payload::text = :stored_payload::text
 RETURNING true;
 
+-- name: outbox_start_page
+SELECT o.queue, o.key, o.id::text AS id, o.input::text AS stored_input
+FROM dbosflow.outbox_start o
+WHERE (o.queue, o.key, o.id) > (:queue::text, :key::text, :id::uuid)
+ORDER BY o.queue, o.key, o.id
+LIMIT :limit::integer;
+
+-- name: outbox_start_rewrite
+UPDATE dbosflow.outbox_start o
+SET input = :input::json
+WHERE o.queue = :queue::text AND o.key = :key::text AND o.id = :id::uuid AND o.input::text = :stored_input::text
+RETURNING true;
+
 -- name: schedule_page
 SELECT s.name, s.input::text AS stored_input
 FROM dbosflow.schedule s
