@@ -30,8 +30,8 @@ class Encrypt:
     Needs the extra ``dbosflow[encryption]``. Each payload names the id of its key, so that keys can be replaced: give
     all processes the new key behind the old one, and then the new one first.
 
-    What a payload says cannot be changed without the key. But whoever may write to the database can remove payloads,
-    and put one in the place of another.
+    A payload that is encrypted cannot be changed without the key. But whoever may write to the database can remove it,
+    or put another one in its place, or plain JSON, which every engine reads.
 
     Args:
         keys: keys by their ids: 32 random bytes each, or these in base64. The first one encrypts, all decrypt.

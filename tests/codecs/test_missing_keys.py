@@ -11,6 +11,7 @@ import pytest
 
 from dbosflow import (
     Engine,
+    compensate,
     create_token_async,
     read_stream_async,
     recv_async,
@@ -20,7 +21,7 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.codecs import Encrypt
-from dbosflow.errors import MissingKeyError, WorkflowCancelledError
+from dbosflow.errors import MissingKeyError, WorkflowCancelledError, WorkflowTimeoutError
 from tests.behaviour.tables import rows
 from tests.codecs.keys import CHAIN, NEW, OLD
 from tests.support import eventually_async
@@ -48,6 +49,25 @@ async def keyed(text: str) -> list[str]:
 @workflow(name="codecs.small")
 async def small(text: str) -> str:
     return text
+
+
+@workflow(name="codecs.parent")
+async def parent(text: str) -> Any:
+    await noted(text)
+    child = await keyed.options(workflow_id="p/child", queue=OTHERS).start_async(text)
+    return await child.result_async()
+
+
+@step
+async def undo(text: str) -> str:
+    return f"undo {text}"
+
+
+@workflow(name="codecs.undone", compensates=True)
+async def undone(text: str) -> Any:
+    compensate(undo, text)
+    await noted(text)
+    return await recv_async()
 
 
 @step
@@ -152,16 +172,46 @@ async def test_what_a_running_workflow_cannot_read_is_no_error_of_its_body(datab
     assert found == {"message": "hello", "stream": ["text"], "result": "small"}[how]
 
 
-async def test_a_workflow_that_was_put_off_can_be_cancelled(database_url: str) -> None:
-    """A worker that has the key carries that out."""
-    async with working(database_url, BOTH, OTHERS) as newer:
-        handle = await newer.start_async(keyed.options(workflow_id="w", queue=QUEUE), "text")
-        async with working(database_url, CHAIN, QUEUE):
-            await is_put_off(database_url, "w")
-        await handle.cancel_async()
-    async with working(database_url, BOTH, QUEUE) as newer:
+@pytest.mark.parametrize("codecs", [[], OTHER], ids=["no key", "another key"])
+@pytest.mark.parametrize("unreadable", ["arguments", "records"])
+async def test_what_is_asked_to_end_needs_no_key(database_url: str, codecs: list[Any], unreadable: str) -> None:
+    """It ends as cancelled, with its children, or as too late, by any worker."""
+    async with working(database_url, CHAIN, OTHERS) as engine:
+        cancelled = await engine.start_async(parent.options(workflow_id="p", queue=OTHERS), "text")
+        late = await engine.start_async(keyed.options(workflow_id="d", queue=OTHERS, timeout=PATIENCE), "text")
+        noted_by = "SELECT count(*) = 3 FROM dbosflow.step WHERE kind = 'step'"
+        await eventually_async(lambda: rows(database_url, noted_by) == [(True,)], timeout=PATIENCE)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        if unreadable == "records":
+            connection.execute("""UPDATE dbosflow.workflow SET input = '{"text": "text"}'""")
+    async with working(database_url, codecs, OTHERS) as blind:
+        for workflow_id in ("p", "p/child", "d"):
+            await is_put_off(database_url, workflow_id)
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("UPDATE dbosflow.workflow SET deadline_at = now() WHERE id = 'd'")
+        await blind.handle("p").cancel_async(reason="lost")
+        with pytest.raises(WorkflowCancelledError, match="lost"):
+            await blind.handle(cancelled.workflow_id).result_async(timeout=PATIENCE)
         with pytest.raises(WorkflowCancelledError):
-            await newer.handle("w").result_async(timeout=PATIENCE)
+            await blind.handle("p/child").result_async(timeout=PATIENCE)
+        with pytest.raises(WorkflowTimeoutError):
+            await blind.handle(late.workflow_id).result_async(timeout=PATIENCE)
+
+
+async def test_what_has_to_compensate_waits_for_the_key_even_if_it_is_cancelled(database_url: str) -> None:
+    """Its compensations need what is on record; they are carried out where that can be read."""
+    async with working(database_url, BOTH, OTHERS) as newer:
+        handle = await newer.start_async(undone.options(workflow_id="w", queue=OTHERS), "text")
+        await eventually_async(lambda: rows(database_url, "SELECT 1 FROM dbosflow.step WHERE kind = 'step'"))
+    async with working(database_url, CHAIN, OTHERS) as older:
+        await is_put_off(database_url, "w")
+        await older.handle("w").cancel_async()
+        await eventually_async(lambda: rows(database_url, "SELECT 1 FROM dbosflow.workflow WHERE epoch > 3"))
+        await is_put_off(database_url, "w")
+    async with working(database_url, BOTH, OTHERS) as newer:
+        with pytest.raises(WorkflowCancelledError):
+            await newer.handle(handle.workflow_id).result_async(timeout=PATIENCE)
+        assert "undo text" in [info.output for info in await newer.list_steps_async("w")]
 
 
 async def test_callers_without_the_key_get_a_typed_error_and_listings_are_whole(database_url: str) -> None:

@@ -31,7 +31,7 @@ from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
 from dbosflow._runtime.execution.unreadable_runs import UnreadableRuns, refuse
 from dbosflow._runtime.process.thread_pool import thread_pools
 from dbosflow._runtime.runs.entries import Suspension
-from dbosflow.errors import CodecError, DbosflowError
+from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -168,8 +168,7 @@ class Runner:
         run = Run(self._environment, launch, launch.whole_history)
         if launch.on_slot_freed is not None:
             self._slots.hold(run, launch.on_slot_freed)
-        if not isinstance(why_not, CodecError):  # then nothing on record may be looked at
-            self._note_limits(run, launch)
+        self._note_limits(run, launch)
         if self.on_launched is not None:
             self.on_launched(run)
         previous = self._runs.get(workflow_id)

@@ -2,6 +2,7 @@
 
 ```text
 a payload cannot be decoded here ──► the run stops, and writes nothing ──► put off: any worker claims it a little later
+  and it was asked to end ─────────► it ends so: its body does not begin, and nothing has to be read
 the records can never be read    ──► the workflow is parked as blocked
 ```
 """
@@ -26,7 +27,8 @@ logger = logging.getLogger("dbosflow.runner")
 def refuse(run: Run, why: Exception, bodies: Bodies) -> None:
     """Ends a run before its body begins: without its records it would begin anew."""
     if isinstance(why, CodecError):
-        run.give_back(why)
+        if not run.cancelled:
+            run.give_back(why)
     else:
         msg = f"its records cannot be read: {type(why).__name__}: {why}"
         run.contradict(NonDeterminismError(run.workflow_id, msg))
