@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from dbosflow._runtime.queues.limits import settle
+from dbosflow._runtime.queues.limits import QueueLimits, settle
+from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._store import queue, workflow
 from tests.protocol.queue_watch import beyond, watch
 from tests.protocol.schedules import NAME, PATIENCE, SCHEMA, Slice
@@ -184,6 +185,37 @@ async def test_a_rate_lets_a_burst_begin_and_what_had_begun_before_go_on(db: Dat
     await db.rows("UPDATE dbosflow.queue SET rate_next_at = rate_next_at - interval '500 seconds'")
     claimed, _ = await claim(lease)
     assert [one.id for one in claimed] == ["w3"]
+
+
+async def test_what_cannot_be_taken_now_does_not_hide_that_a_rate_holds_up_the_rest(db: Database) -> None:
+    """A suspect is first, and this worker takes none: it looks again as soon as the next one may begin."""
+    lease = await db.lease()
+    await limited(db, rate_count=20, rate_period=1.0, rate_burst=1)
+    await waiting(db, 1, prefix="suspect")
+    await db.rows("UPDATE dbosflow.workflow SET epoch = 3, recoveries = 3")
+    await waiting(db, 2)
+    woken = asyncio.Event()
+    limits = QueueLimits("q", pool=cast("Any", None), schema=SCHEMA, wakeups=Wakeups(), announce=list, wake=woken.set)
+    which: dict[str, Any] = {"freed": 0, "limit": 5, "names": [NAME], "suspects": False}
+    found: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < 2:
+            claimed, again = await limits.claim(lease.connection, lease.id, **which) or ([], False)
+            found += [one.id for one in claimed]
+            if not again and len(found) < 2:
+                await woken.wait()
+                woken.clear()
+    limits.close()
+    assert found == ["w1", "w2"]
+
+
+async def test_a_pause_that_has_ended_is_no_reason_to_look_again(db: Database) -> None:
+    """The row says for ever that there was one: nobody waits for that."""
+    lease = await db.lease()
+    await limited(db, paused=True, pause_ends_at=1.0)
+    _, room = await claim(lease)
+    assert room is not None
+    assert (room.is_open, room.paused_for) == (True, None)
 
 
 async def test_a_rate_is_not_held_up_by_a_clock_that_was_put_back(db: Database) -> None:

@@ -5,8 +5,10 @@ The roles cannot log in: the tests connect as the server's own role and take the
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,7 +18,10 @@ import pytest
 from dbosflow import (
     Engine,
     Message,
+    Queue,
+    Rate,
     Retention,
+    Schedule,
     WorkflowFilter,
     create_token_async,
     current,
@@ -30,6 +35,7 @@ from dbosflow import (
     workflow,
     write_stream_async,
 )
+from dbosflow._store import queue
 from dbosflow.cli import main
 from dbosflow.codecs import Encrypt, generate_key
 from dbosflow.errors import PermissionDeniedError, SchemaError, WorkflowCancelledError
@@ -197,6 +203,59 @@ def test_a_client_deduplicates_starts(as_role: AsRole) -> None:
         assert one_runs.status() == "cancelled"
 
 
+def test_a_client_manages_schedules_and_queues(as_role: AsRole) -> None:
+    """A worker starts the ticks, within the queue's limits; a reader sees both."""
+    with (
+        Engine(as_role("worker")) as worker,
+        Engine(as_role("client"), executes=False) as client,
+        Engine(as_role("reader"), executes=False) as reader,
+    ):
+        threading.Thread(target=worker.run_worker, args=("q",), daemon=True).start()
+        client.queues.apply(Queue("q", concurrency=1, rate=Rate(1000, per=1)))
+        client.schedules.apply(Schedule("s", child_of_role, every=1, queue="q", args={"number": 4}))
+        assert eventually(lambda: reader.schedules.get("s").last_at)
+        for workflow_id in [one.id for one in reader.list_workflows(name=child_of_role.definition.name)]:
+            assert reader.handle(workflow_id).result(timeout=60) == 8
+        assert client.schedules.pause("s").paused
+        assert client.schedules.trigger("s").result(timeout=60) == 8
+        begin = datetime(2026, 1, 1, tzinfo=UTC)
+        assert client.schedules.backfill("s", begin, begin + timedelta(seconds=2)) == 2
+        assert not client.schedules.resume("s").paused
+        client.queues.change("q", concurrency=2)
+        client.queues.pause("q")
+        assert reader.queues.info("q").paused
+        client.queues.resume("q")
+        assert [one.name for one in reader.queues.list()] == ["q"]
+        assert client.queues.delete("q")
+        client.schedules.delete("s")
+        assert reader.schedules.list() == []
+
+
+async def test_statements_of_other_roles_are_seen_when_a_queue_gets_its_first_limits(
+    as_role: AsRole, database_url: str
+) -> None:
+    """An ordinary role does not see of what type other roles' sessions are, nor what they do."""
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as holder,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other,
+        await psycopg.AsyncConnection.connect(as_role("client"), autocommit=True) as client,
+    ):
+        await holder.execute("SELECT pg_advisory_lock(1)")
+        late = asyncio.create_task(other.execute("SELECT pg_advisory_lock(1)"))
+        running = "SELECT backend_xmin FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        while not await (await holder.execute(running, (other.info.backend_pid,))).fetchall():
+            pass
+        await queue.apply(client, "dbosflow", "q", {"concurrency": 1})
+        found = await queue.under_way(client, "dbosflow", "q")
+        assert found is not None
+        assert found.older
+        await holder.execute("SELECT pg_advisory_unlock(1)")
+        await late
+        found = await queue.under_way(client, "dbosflow", "q")
+        assert found is not None
+        assert not found.older
+
+
 def test_a_client_needs_no_more_in_a_transaction(as_role: AsRole) -> None:
     """It applies a start that it is to cancel; a reader may not even write one."""
     with Engine(as_role("client"), executes=False) as client, psycopg.connect(as_role("client")) as user:
@@ -233,6 +292,15 @@ def test_a_reader_changes_nothing(as_role: AsRole) -> None:
             lambda: reader.workflows.delete("there"),
             lambda: reader.workflows.update_attributes("there", {"a": 1}),
             lambda: reader.workflows.start("by name"),
+            lambda: reader.start_many(child_of_role, [(1,)]),
+            lambda: reader.start(child_of_role.options(dedup_key="k"), 1),
+            lambda: reader.queues.apply(Queue("q", concurrency=1)),
+            lambda: reader.queues.pause("q"),
+            lambda: reader.queues.delete("q"),
+            lambda: reader.schedules.apply(Schedule("s", child_of_role, every=1, args={"number": 1})),
+            lambda: reader.schedules.pause("s"),
+            lambda: reader.schedules.trigger("s"),
+            lambda: reader.schedules.delete("s"),
         ]
         for attempt in attempts:
             with pytest.raises(PermissionDeniedError, match="dbosflow migrate --grants"):

@@ -111,7 +111,7 @@ class QueueLimits:
         most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)
         if self.is_busy:
             self._come_again(random.uniform(*_BUSY))  # noqa: S311 (jitter)
-        elif room.is_held:
+        elif room.waits and room.tokens == 0 and not claimed:  # held; or what may go on cannot be taken here just now
             self._come_again(room.rate_for or 0.0)
         elif room.paused_for is not None:
             self._come_again(room.paused_for)

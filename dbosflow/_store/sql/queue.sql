@@ -36,7 +36,8 @@ least(
 -- FOR NO KEY UPDATE; who finds it locked is told so. The setting is the transaction's own: it tells the next statement.
 WITH found AS MATERIALIZED (
     SELECT q.name, :part_open AS is_open, :part_room AS room, q.settled,
-           CASE WHEN q.paused THEN extract(epoch FROM q.pause_ends_at - now())::double precision END AS paused_for,
+           CASE WHEN q.paused AND q.pause_ends_at > now()
+                THEN extract(epoch FROM q.pause_ends_at - now())::double precision END AS paused_for,
            EXISTS (SELECT FROM dbosflow.workflow w
                    WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])) AS waits,
            rate.tokens,
@@ -155,10 +156,12 @@ RETURNING settled;
 DELETE FROM dbosflow.queue WHERE name = :name::text RETURNING name;
 
 -- name: under_way (whether a statement is under way whose snapshot is older than the queue's row; and what is being committed)
--- Such a statement may claim without limits. See retention.sql for how sessions show this.
+-- Such a statement may claim without limits. See retention.sql for how sessions show this. Of those of other roles an ordinary
+-- one sees neither the type nor the state: those that have a user count as clients (autovacuum has none), and as not idle.
 SELECT EXISTS (
            SELECT FROM pg_stat_activity a
-           WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+           WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+             AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
              AND coalesce(a.state, '') NOT LIKE 'idle in transaction%' AND age(a.backend_xmin) >= age(q.xmin)) AS older,
        array(SELECT a.backend_xid::text FROM pg_stat_activity a
              WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_xid IS NOT NULL
