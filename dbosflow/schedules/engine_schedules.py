@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.engine.starts import new_id
@@ -13,12 +14,14 @@ from dbosflow.schedules.definition import Schedule
 
 if TYPE_CHECKING:
     import builtins
-    from datetime import datetime
 
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.process.host import Host
     from dbosflow.schedule_definitions import ScheduleDef
     from dbosflow.types import ScheduleInfo
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""The begin of backfills at the earliest. Arithmetic with time zones fails near the calendar's own begin."""
 
 
 class Schedules:
@@ -124,7 +127,7 @@ class Schedules:
 
         Args:
             name: the schedule's name.
-            begin: the time from which on, a ``datetime`` with a timezone.
+            begin: the time from which on, a ``datetime`` with a timezone, not before 1970.
             end: the time before which; default, and at the latest: now.
             limit: the maximum number of ticks. If there are more, nothing is started.
 
@@ -167,6 +170,9 @@ def _name(name: object) -> str:
 
 def _range(name: object, begin: object, end: object, limit: object) -> tuple[str, datetime, datetime | None, int]:
     first = check_moment("begin", begin)
+    if first < _EARLIEST:
+        msg = f"begin={first.isoformat()} is before 1970: take a later time"
+        raise ConfigurationError(msg)
     last = None if end is None else check_moment("end", end)
     if last is not None and last < first:
         msg = f"end={last.isoformat()} is before begin={first.isoformat()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +86,8 @@ def test_a_backfill_starts_what_has_passed(engine: Engine, database_url: str) ->
     assert engine.schedules.backfill("s", begin, begin + timedelta(hours=4)) == 1
     with pytest.raises(ConfigurationError, match="more than 5 ticks"):
         engine.schedules.backfill("s", begin, limit=5)
+    with pytest.raises(ConfigurationError, match="before 1970"):
+        engine.schedules.backfill("s", datetime.min.replace(tzinfo=timezone(timedelta(hours=14))))
     assert [one for (one,) in rows(database_url, IDS)] == [f"s@2026-03-01T{hour}:00:00Z" for hour in (11, 12, 13, 14)]
 
 
