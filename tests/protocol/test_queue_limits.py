@@ -195,7 +195,10 @@ async def test_what_cannot_be_taken_now_does_not_hide_that_a_rate_holds_up_the_r
     await db.rows("UPDATE dbosflow.workflow SET epoch = 3, recoveries = 3")
     await waiting(db, 2)
     woken = asyncio.Event()
-    limits = QueueLimits("q", pool=cast("Any", None), schema=SCHEMA, wakeups=Wakeups(), announce=list, wake=woken.set)
+    announced: list[str] = []
+    limits = QueueLimits(
+        "q", pool=cast("Any", None), schema=SCHEMA, wakeups=Wakeups(), announce=announced.extend, wake=woken.set
+    )
     which: dict[str, Any] = {"freed": 0, "limit": 5, "names": [NAME], "suspects": False}
     found: list[str] = []
     async with asyncio.timeout(PATIENCE):
@@ -323,7 +326,7 @@ async def test_limits_hold_through_deaths_and_changes(db: Database, seed: int) -
     assert await beyond(db) == []
     await limited(db, concurrency=2, worker_concurrency=None, paused=False)
     async with asyncio.timeout(60):
-        while await db.rows("SELECT FROM dbosflow.workflow WHERE ended_at IS NULL LIMIT 1"):
+        while await db.rows("SELECT 1 FROM dbosflow.workflow WHERE ended_at IS NULL LIMIT 1"):
             await crew.take()
             await crew.finish()
     assert await beyond(db) == []
