@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, step, workflow
+from dbosflow import Engine, WorkflowStatus, durable, step, workflow
 from tests.behaviour.interruption import PATIENCE
 from tests.behaviour.tables import rows
 from tests.support import eventually
@@ -106,6 +106,41 @@ def test_a_closing_engine_lets_a_step_finish_and_holds_the_next(database_url: st
         assert [one.key.rpartition("/")[2] for one in client.list_steps("w")] == ["first#0"]
     with Engine(database_url) as other:
         assert other.handle(handle.workflow_id).result(timeout=PATIENCE) == ["second", "first"]
+
+
+def test_what_is_drawn_while_the_engine_closes_holds_it_up_no_longer_than_a_commit(database_url: str) -> None:
+    """Of two steps that end in one turn, the first one's branch draws before the second one counts as over."""
+    loops: list[asyncio.AbstractEventLoop] = []
+    under_way, end = threading.Barrier(3), asyncio.Event()
+
+    @step
+    async def ends_with_another() -> None:
+        loops.append(asyncio.get_running_loop())
+        await asyncio.to_thread(under_way.wait, PATIENCE)
+        await end.wait()
+
+    async def drawing() -> float:
+        await ends_with_another()
+        drawn = durable.random()
+        await ends_with_another()
+        return drawn
+
+    @workflow
+    async def two_that_draw() -> list[float]:
+        return [*await asyncio.gather(drawing(), drawing())]
+
+    engine = Engine(database_url, grace=2 * PATIENCE).open()
+    engine.start(two_that_draw.options(workflow_id="w"))
+    under_way.wait(PATIENCE)
+    runner = engine._core._executor.runner  # type: ignore[union-attr]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    eventually(lambda: runner._closing)
+    loops[0].call_soon_threadsafe(end.set)
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    kinds = rows(database_url, "SELECT kind FROM dbosflow.step ORDER BY seq")
+    assert kinds == [("step",), ("step",), ("drawn",), ("drawn",)]
 
 
 @pytest.mark.parametrize("colour", ["async", "sync"])

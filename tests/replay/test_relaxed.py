@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import durable
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.buffer import MOST_AHEAD
 from tests.replay.crashes import DELAYS, crash_everywhere
 from tests.replay.model import StepError, execute, history
@@ -188,6 +189,22 @@ def test_a_relaxed_step_waits_for_no_commit_and_what_others_see_waits_once() -> 
     live = execute(program, seed=0, delay=0.5)
     assert moments == [0, 1.5]
     assert [len(commit.records) for commit in live.commits] == [64, 36, 1, 0]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_draws_between_relaxed_steps_let_them_hold_the_loop_no_longer(before: int) -> None:
+    """It has its turn after 64 of the steps, however many outcomes there are in all."""
+
+    async def program(run: Trace) -> Any:
+        for _ in range(before):
+            durable.random()
+        for number in range(100):
+            durable.random()
+            await run.relaxed("think", str(number), takes=0)
+
+    live = execute(program, seed=0, delay=0.5)
+    steps = [sum(record.kind is RecordKind.STEP for record in commit.records) for commit in live.commits]
+    assert steps == [64, 36]
 
 
 def test_branches_with_relaxed_steps_only_wait_for_no_commit_either() -> None:

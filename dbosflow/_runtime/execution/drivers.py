@@ -37,7 +37,7 @@ Driver: TypeAlias = "DriverPort[Run, StepAttempt]"
 _NO_THREAD_PAUSE = 0.5
 """Seconds after which a step that got no thread asks for one again."""
 _YIELD_EVERY = 64
-"""Outcomes of relaxed steps after which code on the loop yields control."""
+"""Outcomes of relaxed steps, of whichever runs, after which code on the loop yields control."""
 
 
 def drive(operation: Coroutine[Any, Any, T]) -> T:
@@ -67,6 +67,8 @@ class LoopDriver:
     def __init__(self, step_threads: ThreadPool) -> None:
         self._loop = asyncio.get_running_loop()
         self._step_threads = step_threads
+        self._handed_on = 0
+        """The outcomes of relaxed steps that were handed on at once since code on the loop has yielded or waited."""
 
     @property
     def _is_here(self) -> bool:
@@ -88,7 +90,10 @@ class LoopDriver:
         run.append_ahead(record)
         if run.sequencer is not None:
             await run.sequencer.hand_on()
-        elif run.buffer.ahead % _YIELD_EVERY == 0:
+            return
+        self._handed_on += 1
+        if self._handed_on == _YIELD_EVERY:
+            self._handed_on = 0
             await asyncio.sleep(0)  # code that never waits would hold up the loop, and so its own commits
 
     def new_waiter(self) -> Waiter:
@@ -223,6 +228,7 @@ class LoopDriver:
         if not self._is_here:
             await asyncio.to_thread(drive, run.thread_driver.durable(run))
             return
+        self._handed_on = 0
         durable = asyncio.get_running_loop().create_future()
         run.add_barrier(durable)
         await durable

@@ -130,14 +130,15 @@ class Run(ReplayingRun):
     def append_ahead(self, record: Record) -> None:
         """Buffers the record of an outcome that the program has already: what it does next is durable no earlier.
 
-        A draw goes with the next entry that is submitted, or if the buffer is full.
+        A draw goes with the next entry that is submitted. In a draining run none may follow, and in a full buffer not
+        yet: so there it goes at once.
         """
         with self.buffer.lock:
             self._check_may_record()
             if self._streams is not None:
                 self._streams.begin_blocks()
             self.buffer.push_ahead(record)
-            submits = record.ends_turn or not self.buffer.has_room
+            submits = record.ends_turn or self.is_draining or not self.buffer.has_room
         if submits:
             self.environment.submit(self)
 

@@ -1,9 +1,9 @@
 """Draws: the time, ids and random numbers of a body. Each is on record, so a replay gets the same one.
 
 A draw waits for nothing, and sends nothing: its record stays in the run's buffer until the next entry goes to the
-journal, or the run has only waited for so long that it is to leave memory. Everything that the run writes goes in the
-order of the buffer, so nothing that follows from a draw is durable before it. What leaves the process by another way,
-as the body of a step does, waits for the draws first.
+journal, or the run has only waited for so long that it is to leave memory, or the engine closes. Everything that the
+run writes goes in the order of the buffer, so nothing that follows from a draw is durable before it. What leaves the
+process by another way, as the body of a step does, waits for the draws first.
 """
 
 from __future__ import annotations
