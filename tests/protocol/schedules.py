@@ -236,7 +236,7 @@ class Database:
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
         cursor = await self.admin.execute(query.encode(), values)
-        return await cursor.fetchall() if cursor.description else []
+        return [] if cursor.description is None else await cursor.fetchall()
 
     async def waiting(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Waits until a session waits for a lock."""

@@ -86,7 +86,7 @@ class World:
         """The rows of a statement."""
         async with self.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(statement.encode(), values)
-            return await cursor.fetchall() if cursor.description else []
+            return [] if cursor.description is None else await cursor.fetchall()
 
     async def started(self, name: str = "s") -> list[str]:
         """The times of the ticks whose workflows were started, without the day if that is the first one."""
