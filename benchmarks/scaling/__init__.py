@@ -1,0 +1,1 @@
+"""How many workers and cores a load takes, by a simulation that replays measured service times."""
