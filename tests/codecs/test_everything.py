@@ -202,6 +202,7 @@ async def test_what_waits_is_no_exception(database_url: str) -> None:
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
             await client.send_in_async(connection, "nobody", MARKER, "outbox")
             await client.start_in_async(connection, child.options(workflow_id="later", queue="q"), LONG)
+            await client.start_in_async(connection, child.options(queue="q", dedup_key="outbox"), LONG)
         only = child.options(
             workflow_id="deduplicated", queue="q", dedup_key="k", delay=PATIENCE, on_duplicate="replace"
         )

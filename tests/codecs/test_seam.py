@@ -6,7 +6,11 @@ import re
 from collections import Counter
 from importlib.resources import files
 
+from dbosflow import Engine
 from dbosflow._store.payloads import COLUMNS
+from dbosflow._store.reencryption import BEFORE_ALL
+from tests.behaviour.tables import rows
+from tests.codecs.keys import PAYLOADS
 
 SQL = files("dbosflow._store").joinpath("sql")
 ENTRIES = {
@@ -27,6 +31,16 @@ NO_PAYLOADS = {"input_streams", "attributes", "schedules"}
 """What is cast to json and is no payload."""
 OTHER_TEXTS = {"request", "producer", "record", "other", *(f"stored_{column}" for column in COLUMNS)}
 """What is read as text from json and decoded by hand, or is no payload: a request to end, a name, a token's record."""
+
+NO_PAYLOAD_COLUMNS = {
+    *(("workflow", column) for column in ("keys", "attributes")),
+    *(("outbox", "attributes"), ("outbox_start", "request"), ("worker", "schedules"), ("schedule", "attributes")),
+}
+"""Names, times and settings; attributes, by which people search."""
+_JSON_COLUMNS = """
+    SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE c.relnamespace = 'dbosflow'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.atttypid IN ('json'::regtype, 'jsonb'::regtype)"""
 
 _CAST = re.compile(r"(?:\b\w+\.|:)?\b(\w+)(?:::text)?::json\b|CAST\(CAST\(:(\w+) AS text\) AS json\)")
 _READ = re.compile(r"\b(?:input|output|error|values|payload)::text(?: END)?(?: AS (\w+))?")
@@ -55,3 +69,12 @@ def test_every_payload_that_leaves_a_statement_has_a_name_by_which_it_is_decoded
     names = {name for text in statements().values() for name in _READ.findall(text) if name}
     assert names - OTHER_TEXTS <= COLUMNS
     assert {"input", "output", "error", "values", "value", "payload"} == COLUMNS
+
+
+async def test_every_column_that_holds_json_is_rewritten_under_a_new_key_or_holds_no_payload(database_url: str) -> None:
+    """If this fails: add the table to ``reencryption.sql``, and the column to ``tests/codecs/keys.py``."""
+    async with Engine(database_url, executes=False):
+        found = set(rows(database_url, _JSON_COLUMNS))
+    payloads = {(table, column) for table, columns in PAYLOADS.items() for column in columns}
+    assert found - payloads == NO_PAYLOAD_COLUMNS
+    assert {table for table, _ in payloads} <= BEFORE_ALL.keys()

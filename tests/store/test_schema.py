@@ -111,8 +111,12 @@ def test_payloads_are_json_and_in_no_index(migrated: psycopg.Connection[Any]) ->
 
 
 def test_updated_tables_leave_room_in_their_pages(migrated: psycopg.Connection[Any]) -> None:
-    """An update that fits the row's own page touches no index; so does every table that a statement updates."""
-    text = "\n".join(path.read_text("utf-8") for path in SQL.iterdir() if path.name.endswith(".sql"))
+    """An update that fits the row's own page touches no index; so does every table that a statement updates.
+
+    But for those of a new key, which rewrite each row of every table once, and would find no such room in any.
+    """
+    files = (path for path in SQL.iterdir() if path.name.endswith(".sql") and path.name != "reencryption.sql")
+    text = "\n".join(path.read_text("utf-8") for path in files)
     updated = set(re.findall(r"\bUPDATE\s+dbosflow\.(\w+)", text))
     updated |= set(re.findall(r"\bINSERT\s+INTO\s+dbosflow\.(\w+)[^;]*?\bDO\s+UPDATE\b", text))
     assert updated >= {"workflow", "worker"}
