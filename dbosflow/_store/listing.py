@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import queue_of, stored_queue, version_of
-from dbosflow._sessions import IN_ORDER
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_text
+from dbosflow._store.queries import fetch_text, in_order
 from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.attributes import attribute_of, checked_attributes
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from psycopg import AsyncConnection
 
@@ -61,7 +59,7 @@ async def source_of(connection: AsyncConnection[Any], schema: str, which: Workfl
     """The source with the fewest candidates among those that have an index for the filter, else all workflows."""
     values = _values(which)
     for source in _sources(which):
-        async with _in_order(connection):
+        async with in_order(connection):
             (row,) = await fetch_text(connection, schema, _statement("candidates", source, (), schema), values)
         if row["candidates"] <= SCAN:
             return source
@@ -93,7 +91,7 @@ async def stretch(
         "limit": limit,
         "scan": scan,
     }
-    async with _in_order(connection):
+    async with in_order(connection):
         rows = await fetch_text(connection, schema, _statement("page", source, sections, schema), values)
     found = [row for row in rows if row["found_id"] is not None]
     if rows[0]["scanned"] < scan and len(found) < limit:
@@ -123,15 +121,6 @@ async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) 
     text = _statement("show", "by_age", (), schema)
     rows = await fetch_text(connection, schema, text, {"workflow_id": workflow_id})
     return info_of(rows[0]) if rows else None
-
-
-@asynccontextmanager
-async def _in_order(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """A transaction whose statements read an index in its order, also where the planner knows nothing of the table."""
-    async with connection.transaction():
-        settings = "; ".join(f"SET LOCAL {name} = {value}" for name, value in IN_ORDER.items())
-        await connection.execute(statements.literal(settings))
-        yield
 
 
 _OF_THE_LISTING = ("scanned", "scanned_at", "scanned_id", "found_id", "found_at")

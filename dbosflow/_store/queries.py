@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import DictRow, dict_row, namedtuple_row
 
+from dbosflow._sessions import IN_ORDER
 from dbosflow._store import payloads, statements
 from dbosflow._store.arrays import TYPES, Texts
 from dbosflow._store.wire import Statement, execute, execute_together
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from psycopg import AsyncConnection, AsyncCursor
     from psycopg.pq.abc import PGresult
@@ -211,3 +212,12 @@ def is_refused(error: BaseException) -> bool:
             return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
         return error.sqlstate[:2] in _REFUSED_CLASSES
     return isinstance(error, _OF_VALUES)
+
+
+@asynccontextmanager
+async def in_order(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """A transaction whose statements read an index in its order, also where the planner knows nothing of the table."""
+    async with connection.transaction():
+        settings = "; ".join(f"SET LOCAL {name} = {value}" for name, value in IN_ORDER.items())
+        await connection.execute(statements.literal(settings))
+        yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.payloads import codecs_of, renewed, renewed_values
-from dbosflow._store.queries import fetch_all
+from dbosflow._store.queries import fetch_all, in_order
 from dbosflow.errors import CodecError
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ async def rewrite_page(
 ) -> Page:
     """Rewrites the rows of a table that follow on a key, as far as they need that."""
     codecs, changed, unreadable = codecs_of(connection), 0, list[str]()
-    rows = await fetch_all(connection, schema, _TABLE, f"{table}_page", **after, limit=limit)
+    async with in_order(connection):
+        rows = await fetch_all(connection, schema, _TABLE, f"{table}_page", **after, limit=limit)
     for row in rows:
         values, errors = _renewed(codecs, row)
         unreadable += errors

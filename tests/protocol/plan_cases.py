@@ -389,7 +389,22 @@ WAITERS = (
 )
 """What wakes suspended workflows. These look at the tables of ``crowded`` and of ``suspended``."""
 
-LISTINGS = (
+LISTINGS: tuple[Case, ...] = (
+    Case("reencryption.workflow_page", {"id": "w5", "limit": 10}, 20, workflow=KEY),
+    Case("reencryption.step_page", {"workflow_id": "w5", "key": "", "limit": 10}, 20, step=STEPS),
+    Case(
+        "reencryption.stream_block_page",
+        {"workflow_id": "w5", "key": "", "offset": -1, "limit": 10},
+        20,
+        stream_block=STREAMS,
+    ),
+    Case("reencryption.outbox_page", {"workflow_id": "w5", "id": FIRST_ID, "limit": 10}, 20, outbox=OUTBOX),
+    Case(
+        "reencryption.outbox_start_page",
+        {"queue": "", "key": "", "id": FIRST_ID, "limit": 10},
+        20,
+        outbox_start=OUTBOX_START,
+    ),
     Listing("listing.show", {"workflow_id": "w5"}, 2, workflow=KEY, attribute=ATTRIBUTES),
     listed("by_age", 1001),
     listed("by_age", 1001, name=NAME, queue=""),
@@ -446,21 +461,6 @@ OF_THE_WORKER = (
     Case("transaction.wait_for_commit", {"workflow_id": "w2"}, 1, workflow=KEY),
     Case("transaction.witness", {"workflow_id": "w2", "key": "step#0"}, 1, step=STEPS),
     Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
-    Case("reencryption.workflow_page", {"id": "w5", "limit": 10}, 20, workflow=KEY),
-    Case("reencryption.step_page", {"workflow_id": "w5", "key": "", "limit": 10}, 20, step=STEPS),
-    Case(
-        "reencryption.stream_block_page",
-        {"workflow_id": "w5", "key": "", "offset": -1, "limit": 10},
-        20,
-        stream_block=STREAMS,
-    ),
-    Case("reencryption.outbox_page", {"workflow_id": "w5", "id": FIRST_ID, "limit": 10}, 20, outbox=OUTBOX),
-    Case(
-        "reencryption.outbox_start_page",
-        {"queue": "", "key": "", "id": FIRST_ID, "limit": 10},
-        20,
-        outbox_start=OUTBOX_START,
-    ),
     Case(
         "reencryption.workflow_rewrite",
         {"id": "w2", "input": "{}", "output": None, "error": None}

@@ -174,7 +174,7 @@ def test_the_commands_exist_as_they_are_written(
     assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
-GROUPS = {"workflow", "stream", "queue", "version", "token", "new"}
+GROUPS = {"workflow", "stream", "queue", "schedule", "version", "token", "new"}
 """Commands with commands of their own."""
 
 
