@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from dbosflow import Engine, transaction, workflow
 from dbosflow._runtime.process.transaction_pool import TransactionPool
 from dbosflow._store.statements import load
+from dbosflow.codecs.chain import NO_CODECS
 from dbosflow.contrib.sqlalchemy import transaction as on_session
 from tests.behaviour.tables import rows
 
@@ -103,7 +104,7 @@ def test_a_transaction_that_the_server_finds_too_long_does_not_begin_anew(engine
 
 
 async def test_free_connections_of_the_other_colour_count(database_url: str) -> None:
-    settings: Any = SimpleNamespace(transaction_pool_size=3, connect_timeout=10, pooled=False)
+    settings: Any = SimpleNamespace(transaction_pool_size=3, connect_timeout=10, pooled=False, chain=NO_CODECS)
     pool = TransactionPool(database_url, settings)
     busy, *others = [await pool.take(is_async=False) for _ in range(3)]
     for one in others:

@@ -23,7 +23,7 @@ HERE = __name__
 
 def version(number: int, name: str = "s") -> ScheduleDef:
     """What one version of the code declares."""
-    return Schedule(name, "flow", cron="* * * * *", args={"version": number}).definition
+    return Schedule(name, "flow_of_no_function", cron="* * * * *", args={"version": number}).definition
 
 
 class Worker:
@@ -175,8 +175,8 @@ async def test_all_versions_agree_in_the_end_in_whichever_order_they_come(world:
 
 def test_two_workflows_cannot_have_schedules_of_one_name() -> None:
     declared = DeclaredSchedules()
-    declared.add("s", "flow", HERE, lambda: version(1))
-    declared.add("s", "flow", HERE, lambda: version(2))  # the module is loaded again
+    declared.add("s", "flow_of_no_function", HERE, lambda: version(1))
+    declared.add("s", "flow_of_no_function", HERE, lambda: version(2))  # the module is loaded again
     assert json.loads(declared.fingerprints()) == {"s": version(2).fingerprint}
     with pytest.raises(DefinitionError, match="two schedules"):
         declared.add("s", "other", HERE, lambda: version(1))

@@ -61,7 +61,7 @@ class World:
         self.set_clock(self.now)
         if "cron" not in options:
             options = {"every": 60, **options}
-        return await self.requests.apply(Schedule(name, "flow", **options).definition)
+        return await self.requests.apply(Schedule(name, "flow_of_no_function", **options).definition)
 
     async def at(self, now: datetime, *, scheduler: Scheduler | None = None) -> None:
         """The clock is set, and a scheduler does what there is to do."""
