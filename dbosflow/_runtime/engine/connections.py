@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,27 @@ async def is_pooled(url: str, settings: Settings) -> bool:
     return True
 
 
+class Pool(AsyncConnectionPool[Any]):
+    """A pool that no cancellation is lost in.
+
+    Until Python 3.12, ``asyncio.wait_for`` takes no notice of one that comes together with the end of its wait, and the
+    pool waits with it. A timeout that passed just then would never end what it stands around.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 (as its base has it)
+        """A connection of the pool, like the base class."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        connection = await super().getconn(timeout)
+        if task is not None and task.cancelling() > before:
+            await self.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
+
+
 async def open_pool(url: str, settings: Settings) -> AsyncConnectionPool[Any]:
     """The opened pool of an engine, for its queries."""
-    pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+    pool = Pool(
         url,
         connection_class=PoolConnection,
         min_size=1,

@@ -1,0 +1,51 @@
+"""The pool of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow._runtime.engine.connections import open_pool
+from dbosflow.config import Settings
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+PATIENCE = 10.0
+STEPS = 15
+"""Turns of the loop: by then who waits for the connection has it."""
+
+
+async def hold(pool: AsyncConnectionPool[Any]) -> None:
+    """Holds a connection for ever."""
+    async with pool.connection():
+        await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_comes_with_a_connection_is_not_lost(database_url: str) -> None:
+    """Whenever it comes. A timeout would never end what it stands around; and the connection is there for the next."""
+    pool = await open_pool(database_url, Settings(pool_size=1))
+    try:
+        for steps in range(STEPS):
+            taken = await pool.getconn()
+            waiting = asyncio.create_task(hold(pool))
+            await turns(STEPS)
+            returning = asyncio.create_task(pool.putconn(taken))
+            await turns(steps)
+            waiting.cancel()
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            await returning
+            async with pool.connection() as connection:
+                assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+    finally:
+        await pool.close()
+
+
+async def turns(count: int) -> None:
+    """Lets the loop turn so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
