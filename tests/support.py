@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
 
+    from dbosflow import Engine
+
 T = TypeVar("T")
 
 TIMEOUT = 30.0
@@ -43,6 +45,12 @@ def _check_deadline(deadline: float, answer: object, timeout: float) -> None:
     if time.monotonic() > deadline:
         message = f"still {answer!r} after {timeout:g} s"
         raise AssertionError(message)
+
+
+def listens(engine: Engine) -> bool:
+    """Whether the engine hears of others. When it begins to, all its services look for what they may have missed."""
+    listener: Any = engine._core._wakeups.on_wanted
+    return bool(listener.__self__.healthy.is_set())
 
 
 @contextmanager

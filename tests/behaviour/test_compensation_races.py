@@ -14,7 +14,7 @@ from dbosflow.errors import WorkflowCancelledError, WorkflowTimeoutError
 from dbosflow.testing import assert_crash_safe
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import disorder, records, rows
-from tests.support import eventually, eventually_async
+from tests.support import eventually, eventually_async, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,8 @@ ASKED = "UPDATE dbosflow.workflow SET cancel_requested_at = now(), cancel_reason
 @pytest.fixture
 def quiet(database_url: str) -> Iterator[Engine]:
     """An engine that looks for nothing by itself."""
-    with Engine(database_url, safety_poll=3600) as engine:
+    with Engine(database_url, safety_poll=3600, fast_poll=3600) as engine:
+        eventually(lambda: listens(engine))
         yield engine
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import recv_async, workflow, write_stream_async
 from dbosflow._runtime.execution import suspender
 from tests.behaviour.tables import rows
-from tests.support import eventually_async
+from tests.support import eventually_async, listens
 
 if TYPE_CHECKING:
     import pytest
@@ -29,6 +29,8 @@ async def waiting() -> Any:
 
 async def test_nobody_is_woken_where_nobody_waits(open_engine: OpenEngine, line: Wire) -> None:
     async with open_engine() as engine:
+        await eventually_async(lambda: listens(engine))
+        await eventually_async(lambda: not engine._core._waker._somebody_waits)
         with line.counted() as counts:
             for _ in range(10):
                 await engine.run_async(writing)
