@@ -142,12 +142,12 @@ async def test_a_writer_that_is_just_committing_is_waited_for(db: Database) -> N
     for remove in (prune, delete):
         with pytest.raises(retention.WritersCommitError):
             await remove(db)
-    commit()
+    await commit()
     await soon(lambda: prune(db), 1)
     assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
 
 
-async def written_and_not_committed(db: Database, slow: psycopg.AsyncConnection[Any]) -> Callable[[], None]:
+async def written_and_not_committed(db: Database, slow: psycopg.AsyncConnection[Any]) -> Callable[[], Awaitable[None]]:
     """Has a statement in autocommit executed, and leaves its commit to what is returned: it is in the middle of it."""
     wire = slow.pgconn
     wire.enter_pipeline_mode()
@@ -155,14 +155,19 @@ async def written_and_not_committed(db: Database, slow: psycopg.AsyncConnection[
         wire.send_query_params(statement.encode(), None)
     wire.send_flush_request()
     sent(wire)
-    seen = "SELECT backend_xid IS NOT NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = %s"
-    async with asyncio.timeout(PATIENCE):
-        while await db.rows(seen, slow.info.backend_pid) != [(True,)]:
-            pass
 
-    def commit() -> None:
+    async def until(*, is_committing: bool) -> None:
+        seen = "SELECT backend_xid IS NOT NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = %s"
+        async with asyncio.timeout(PATIENCE):
+            while await db.rows(seen, slow.info.backend_pid) != [(is_committing,)]:
+                pass
+
+    await until(is_committing=True)
+
+    async def commit() -> None:
         wire.pipeline_sync()
         sent(wire)
+        await until(is_committing=False)
 
     return commit
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
+from dbosflow._runtime.execution.drivers import LoopDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.scope import Entered
+from dbosflow._runtime.execution.thread_driver import ThreadDriver
 from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
+from dbosflow._runtime.execution.drivers import LoopDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.execution.thread_driver import ThreadDriver
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool

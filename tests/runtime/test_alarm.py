@@ -46,17 +46,17 @@ async def test_a_look_asks_what_is_due_to_end_and_waits_for_the_next(
     told: list[str] = []
     alarm = Alarm(pool, "dbosflow", Wakeups(), told.extend)
     assert await alarm.work_once() is False
-    assert (alarm._timer, told) == (None, [])
+    assert (alarm._timer._handle, told) == (None, [])
     insert(database_url, "due", -1)
     insert(database_url, "next", 1000)
     insert(database_url, "later", 2000)
     assert await alarm.work_once() is True
     assert told == [CANCEL_TOPIC, workflow_topic("due"), queue_topic("q")]
     assert await alarm.work_once() is False
-    assert alarm._timer is not None
-    assert 900 < alarm._timer.when() - asyncio.get_running_loop().time() <= 1000
+    assert alarm._timer._handle is not None
+    assert 900 < alarm._timer._handle.when() - asyncio.get_running_loop().time() <= 1000
     await alarm.close()
-    assert alarm._timer is None
+    assert alarm._timer._handle is None
 
 
 async def test_an_earlier_moment_replaces_the_timer_and_a_later_one_does_not(pool: AsyncConnectionPool[Any]) -> None:
@@ -64,8 +64,8 @@ async def test_an_earlier_moment_replaces_the_timer_and_a_later_one_does_not(poo
     alarm = Alarm(pool, "dbosflow", Wakeups(), lambda _: None)
     for seconds, expected in ((100, 100), (200, 100), (50, 50)):
         alarm.expect(seconds)
-        assert alarm._timer is not None
-        assert abs(alarm._timer.when() - asyncio.get_running_loop().time() - expected) < 10
+        assert alarm._timer._handle is not None
+        assert abs(alarm._timer._handle.when() - asyncio.get_running_loop().time() - expected) < 10
     await alarm.close()
 
 

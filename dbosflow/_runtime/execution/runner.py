@@ -19,7 +19,7 @@ from dbosflow._runtime.execution.cancelled_runs import CancelledRuns
 from dbosflow._runtime.execution.changed_values import ChangedValues
 from dbosflow._runtime.execution.continuing import IterationWatch, next_launch
 from dbosflow._runtime.execution.delivery import request_on_record
-from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
+from dbosflow._runtime.execution.drivers import LoopDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.handover import hand_over, wait_for_code
 from dbosflow._runtime.execution.launch import Launch
@@ -28,6 +28,7 @@ from dbosflow._runtime.execution.run_log import log_run
 from dbosflow._runtime.execution.runners_here import runners_here
 from dbosflow._runtime.execution.slots import Slots
 from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
+from dbosflow._runtime.execution.thread_driver import ThreadDriver
 from dbosflow._runtime.execution.unreadable_runs import UnreadableRuns, refuse
 from dbosflow._runtime.process.thread_pool import thread_pools
 from dbosflow._runtime.runs.entries import Suspension

@@ -17,14 +17,13 @@ since the clocks differ, finds nothing due and waits for the rest. So no deadlin
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.process.wake_timer import WakeTimer
 from dbosflow._store import waiter, workflow
 from dbosflow._store.notify import ALARM_TOPIC, CANCEL_TOPIC, queue_topic, workflow_topic
 
@@ -42,8 +41,6 @@ _MOST = 500
 """Workflows in one statement, which holds their rows."""
 _BUSY_PAUSE = 0.05
 """Seconds until the next look at rows that other statements hold."""
-_SHORTEST = 0.001
-"""Seconds between two looks."""
 
 
 class Alarm(Service):
@@ -61,30 +58,19 @@ class Alarm(Service):
         self._schema = schema
         self._announce = announce
         self._unsubscribe = wakeups.subscribe(ALARM_TOPIC, self.wake)
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = WakeTimer(self.wake)
+        self.expect = self._timer.expect
+        """Makes it look again in so many seconds, or before."""
 
     async def close(self) -> None:
         """Ends the looks."""
         self._unsubscribe()
-        self._clear()
+        self._timer.clear()
         await super().close()
-
-    def expect(self, seconds: float) -> None:
-        """Looks again in about ``seconds``, or before."""
-        at = self._loop.time() + max(seconds, _SHORTEST)
-        if at < (math.inf if self._timer is None else self._timer.when()):
-            self._clear()
-            self._timer = self._loop.call_at(at, self.wake)
-
-    def _clear(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
 
     async def work_once(self) -> bool:
         """Does what is due; returns whether more may be."""
-        self._clear()
+        self._timer.clear()
         async with self._pool.connection() as connection:
             more = await self._expire(connection)
             return await self._wake_due(connection) or more

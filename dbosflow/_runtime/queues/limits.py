@@ -20,6 +20,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.pins import queue_of
+from dbosflow._runtime.process.wake_timer import WakeTimer
 from dbosflow._store import queue
 from dbosflow._store.notify import limits_topic
 
@@ -71,13 +72,13 @@ class QueueLimits:
         self.is_busy = False
         """Whether another claimer had its turn at the last look."""
         self._unsettled = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = WakeTimer(wake)
         self._unsubscribe = wakeups.subscribe(limits_topic(self.name), self._changed)
 
     def close(self) -> None:
         """Ends the subscription."""
         self._unsubscribe()
-        self._clear()
+        self._timer.clear()
 
     def _changed(self) -> None:
         """The limits are others, or there is room: a hint."""
@@ -98,7 +99,7 @@ class QueueLimits:
 
         ``freed`` is the number of the queue's workflows that have ended here since the last look.
         """
-        self._clear()
+        self._timer.clear()
         claimed, room = await queue.claim(
             connection, self._schema, worker_id=worker_id, queue=self._stored, limit=limit, **which
         )
@@ -110,13 +111,13 @@ class QueueLimits:
         self._unsettled = 0 if room.settled else self._unsettled + 1
         most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)
         if self.is_busy:
-            self._come_again(random.uniform(*_BUSY))  # noqa: S311 (jitter)
+            self._timer.expect(random.uniform(*_BUSY))  # noqa: S311 (jitter)
         elif room.waits and room.tokens == 0 and not claimed:  # held; or what may go on cannot be taken here just now
-            self._come_again(room.rate_for or 0.0)
+            self._timer.expect(max(room.rate_for or 0.0, _BUSY[0]))
         elif room.paused_for is not None:
-            self._come_again(room.paused_for)
+            self._timer.expect(max(room.paused_for, _BUSY[0]))
         elif not room.settled:
-            self._come_again(_UNSETTLED)
+            self._timer.expect(_UNSETTLED)
         elif len(claimed) < min(freed, most) and _was_full(room, freed):
             self._announce([limits_topic(self.name)])
         return claimed, bool(claimed) and len(claimed) >= most
@@ -128,14 +129,6 @@ class QueueLimits:
                 await settle(connection, self._schema, self.name)
             self._unsettled = 0
             self._announce([limits_topic(self.name)])
-
-    def _come_again(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(max(seconds, _BUSY[0]), self._wake)
-
-    def _clear(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _was_full(room: Room, freed: int) -> bool:
