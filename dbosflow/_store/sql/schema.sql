@@ -133,7 +133,8 @@ CREATE UNIQUE INDEX stream_block_input ON dbosflow.stream_block (workflow_id, ke
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
 
 -- What was trimmed from streams. A replay needs to know how much each producer has written, and a writer to an input
--- whether a block with its producer's name was there.
+-- whether a block with its producer's name was there. Rows of outside writers without a key are joined after a day, to one
+-- of the producer `w:`: see `trim` in retention.sql.
 CREATE TABLE dbosflow.stream_trim (
     workflow_id text   NOT NULL,
     key         text   NOT NULL,
@@ -143,6 +144,7 @@ CREATE TABLE dbosflow.stream_trim (
     "offset"    bigint,                                    -- of a block from outside; null for the workflow's own values
     checksum    integer,                                   -- of all values of the producer up to the last trimmed one
     turn        integer,                                   -- no fork goes back before it; null: older code has trimmed
+    trimmed_at  timestamptz NOT NULL DEFAULT now(),        -- for the first time
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 
