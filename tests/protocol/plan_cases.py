@@ -432,9 +432,9 @@ OF_THE_WORKER = (
     ),
     Case(
         "queue.lock",
-        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME]},
+        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME], "suspects": True},
         OWNED + RUNNING,
-        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned"}),
+        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned", "workflow_suspected"}),
     ),
     Case(
         "queue.claim",
