@@ -40,6 +40,8 @@ PYPI = ("durable-streams==0.1.0", "openai==3.57.0")
 LIMITS = Limits(body_bytes=16 * 1024 * 1024)  # the suite appends 10 MiB at a time
 PATIENCE = 3.0
 VALUES = 100
+PACE = 0.1
+"""Seconds between two words of a model: the clients read while it writes."""
 
 _asked: list[str] = []
 
@@ -52,7 +54,7 @@ async def counting() -> None:
     """Writes while the clients read."""
     for number in range(VALUES):
         await write_stream_async("numbers", {"number": number})
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PACE / 10)
 
 
 @step(max_attempts=2, interval=0.3)
@@ -60,12 +62,12 @@ async def model(question: str) -> None:
     """Streams an answer. The first one to a question that is flaky fails in the middle."""
     for word in ("a ", "wrong " if not _asked else "right ", "answer"):
         await write_stream_async("answer", word)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(PACE)
     _asked.append(question)
     if len(_asked) == 1:
         raise ConnectionError
     if question == "wait":
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # until it is stopped
 
 
 @workflow
@@ -80,9 +82,9 @@ async def replying(messages: list[dict[str, Any]]) -> None:
     """Answers a question of OpenAI's client."""
     for word in ("You", " said ", messages[-1]["content"]):
         await write_stream_async("answer", word)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(PACE)
     if messages[-1]["content"] == "wait":
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # until it is stopped
 
 
 PARTS: list[MakeRoutes] = [chat(answering, stream="answer"), openai({"m": replying}, stream="answer")]

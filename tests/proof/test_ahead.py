@@ -44,7 +44,7 @@ def seen_of(outcomes: list[str]) -> Seen:
 @step(relaxed=True)
 async def guess_ahead() -> str:
     if chance.random() < 0.2:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # as long as the work takes: the next steps overtake it
     return f"{chance.random():.8f}"
 
 

@@ -21,7 +21,7 @@ WRONG = "WRONG "
 SLOWLY = "slowly"
 """The question that is answered so slowly that a server can be restarted meanwhile."""
 PAUSE, LONG_PAUSE = 0.05, 0.5
-"""Seconds between two words."""
+"""Seconds between two words: a model has its own pace, and the page is looked at while it writes."""
 
 
 @step(max_attempts=10, interval=0.3)
