@@ -11,17 +11,20 @@ from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
 from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, shape_of, sql_types
 from dbosflow._store.cancel_request import CancelRequest
+from dbosflow._store.notify import behind
 from dbosflow._store.payloads import codecs_of, sealed_tables
 from dbosflow._store.queries import fetch_all
-from dbosflow._store.wire import Statement, execute
+from dbosflow._store.wire import Statement, execute, execute_and_follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
+    from psycopg.pq.abc import PGresult
 
     from dbosflow._store.batch_rows import Row
+    from dbosflow._store.wire import Sent
 
 _TABLE = "batch"
 _UUID = 2950
@@ -60,6 +63,8 @@ class BatchResult:
     """The runs for which a cancel was requested, whether the batch was written or not."""
     timeline: str | None = None
     """The server's timeline, if the answer has it."""
+    notified: bool | None = None
+    """Whether the hints that followed the batch were sent; ``None``: none followed."""
 
 
 @cache
@@ -153,11 +158,15 @@ async def write_batch(
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
     if _is_single(tables):
         values += dump_values(forms.types, [value for (row,) in tables.values() for value in row])
+        follower = behind(schema, rows.topics) if rows.topics and prepare else None
         lone = None if rows.aware else forms.lone
-        if lone is not None and (await execute(connection, lone, values, prepare=prepare)).command_tuples:
-            return BatchResult(leased=True, written=True, started=_all_started(rows))
-        result = await execute(connection, forms.single, values, prepare=prepare)
+        if lone is not None:
+            result, notified = await _single(connection, (lone, values), follower, prepare=prepare)
+            if result.command_tuples:
+                return BatchResult(leased=True, written=True, started=_all_started(rows), notified=notified)
+        result, notified = await _single(connection, (forms.single, values), follower, prepare=prepare)
     else:
+        notified = None
         columns = (column for table in tables.values() for column in zip(*table, strict=True))
         values += [kind.dump_column(items) for kind, items in zip(forms.types, columns, strict=True)]
         result = await execute(connection, forms.arrays, values, prepare=prepare)
@@ -171,7 +180,17 @@ async def write_batch(
         cancelled=_requests(row.get(b"cancelled")),
         started=_all_started(rows) if started is None else _ids(started),
         timeline=None if timeline_found is None else timeline_found.decode(),
+        notified=notified,
     )
+
+
+async def _single(
+    connection: AsyncConnection[Any], sent: Sent, follower: Sent | None, *, prepare: bool
+) -> tuple[PGresult, bool | None]:
+    """The result of a statement, and whether the one that follows it, if any, has succeeded."""
+    if follower is None:
+        return await execute(connection, *sent, prepare=prepare), None
+    return await execute_and_follow(connection, sent, follower)
 
 
 def _is_single(tables: Mapping[str, Sequence[Row]]) -> bool:

@@ -190,6 +190,8 @@ class BatchRows:
     attributes: list[AttributeRow] = field(default_factory=list)
     aware: bool = False
     """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
+    topics: Sequence[str] = ()
+    """What other processes are to be notified of behind the batch, on its connection; not for a batch of many rows."""
 
     def add_start(self, row: Row, options: StartOptions | None) -> None:
         """Adds a workflow to insert."""

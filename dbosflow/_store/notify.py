@@ -24,7 +24,7 @@ from psycopg import sql
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import TEXTS
-from dbosflow._store.wire import Statement, answer, execute, send
+from dbosflow._store.wire import Sent, Statement, answer, execute, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -122,12 +122,17 @@ async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable
 
 
 async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[str, str]]) -> None:
-    await execute(connection, _notify(schema), _values(rows), prepare=_prepares(connection))
+    await execute(connection, _statement("notify", schema), _values(rows), prepare=_prepares(connection))
 
 
 def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
     """Puts hints on the wire before it returns. Returns whether it could; then ``answered`` has to be awaited."""
-    return _prepares(connection) and send(connection, _notify(schema), _values(_rows(schema, topics)))
+    return _prepares(connection) and send(connection, _statement("notify", schema), _values(_rows(schema, topics)))
+
+
+def behind(schema: str, topics: Iterable[str]) -> Sent:
+    """The statement that sends hints behind a batch, on its connection. It fails rather than wait for others."""
+    return _statement("notify_behind", schema), _values(_rows(schema, topics))
 
 
 async def answered(connection: AsyncConnection[Any]) -> None:
@@ -152,9 +157,9 @@ def _prepares(connection: AsyncConnection[Any]) -> bool:
 
 
 @cache
-def _notify(schema: str) -> Statement:
-    text = statements.numbered(statements.load("notify", schema)["notify"], ("channels", "payloads"))
-    return Statement(b"dbosflow_notify", text.encode(), (TEXTS.oid, TEXTS.oid))
+def _statement(section: str, schema: str) -> Statement:
+    text = statements.numbered(statements.load("notify", schema)[section], ("channels", "payloads"))
+    return Statement(f"dbosflow_{section}".encode(), text.encode(), (TEXTS.oid, TEXTS.oid))
 
 
 async def can_notify(

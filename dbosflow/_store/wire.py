@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from psycopg import OperationalError, generators
@@ -40,6 +41,10 @@ class Statement:
     name: bytes
     text: bytes
     types: Sequence[int]
+
+
+Sent: TypeAlias = "tuple[Statement, Sequence[bytes | None]]"
+"""A statement, with the values of its parameters in binary format."""
 
 
 async def execute(
@@ -83,20 +88,35 @@ async def _prepare(connection: AsyncConnection[Any], statement: Statement) -> No
         known.add(statement.name)
 
 
-async def execute_together(
-    connection: AsyncConnection[Any], sent: Sequence[tuple[Statement, Sequence[bytes | None]]], *, prepare: bool
-) -> list[PGresult]:
+async def execute_together(connection: AsyncConnection[Any], sent: Sequence[Sent], *, prepare: bool) -> list[PGresult]:
     """Executes statements in one transaction and one round trip; returns the result of each.
 
     Each has a snapshot of its own, and sees what those before it have locked and written. If one fails, nothing of them
     is written. The arguments and errors are those of ``execute``.
     """
+    return (await _in_one_round_trip(connection, [sent], prepare=prepare))[0]
+
+
+async def execute_and_follow(connection: AsyncConnection[Any], first: Sent, follower: Sent) -> tuple[PGresult, bool]:
+    """Executes a statement, and behind it another one in a transaction of its own, in one round trip.
+
+    Both are prepared. Returns the result of the first, and whether the other has succeeded too. Raises what the first
+    one raises; the other one may have been executed all the same.
+    """
+    (result,), followed = await _in_one_round_trip(connection, [[first], [follower]], prepare=True)
+    return result, all(one.status != ExecStatus.FATAL_ERROR for one in followed)
+
+
+async def _in_one_round_trip(
+    connection: AsyncConnection[Any], transactions: Sequence[Sequence[Sent]], *, prepare: bool
+) -> list[list[PGresult]]:
+    """The results of each transaction. Raises if the first one fails."""
     for is_last in (False, True):
         if prepare:
-            for statement, _ in sent:
+            for statement, _ in chain.from_iterable(transactions):
                 await _prepare(connection, statement)
-        results = await connection.wait(_together(connection.pgconn, sent, prepare=prepare))
-        failed = next((one for one in results if one.status == ExecStatus.FATAL_ERROR), None)
+        results = await connection.wait(_pipelined(connection.pgconn, transactions, prepare=prepare))
+        failed = next((one for one in results[0] if one.status == ExecStatus.FATAL_ERROR), None)
         if failed is None:
             return results
         error = error_from_result(failed)
@@ -108,18 +128,19 @@ async def execute_together(
     raise AssertionError
 
 
-def _together(
-    pgconn: PGconn, sent: Sequence[tuple[Statement, Sequence[bytes | None]]], *, prepare: bool
-) -> PQGen[list[PGresult]]:
+def _pipelined(pgconn: PGconn, transactions: Sequence[Sequence[Sent]], *, prepare: bool) -> PQGen[list[list[PGresult]]]:
     pgconn.enter_pipeline_mode()
-    for statement, values in sent:
-        formats = [Format.BINARY] * len(values)
-        if prepare:
-            pgconn.send_query_prepared(statement.name, values, formats)
-        else:
-            pgconn.send_query_params(statement.text, values, statement.types, formats)
-    pgconn.pipeline_sync()
-    results = yield from until_sync(pgconn)
+    for sent in transactions:
+        for statement, values in sent:
+            formats = [Format.BINARY] * len(values)
+            if prepare:
+                pgconn.send_query_prepared(statement.name, values, formats)
+            else:
+                pgconn.send_query_params(statement.text, values, statement.types, formats)
+        pgconn.pipeline_sync()
+    results: list[list[PGresult]] = []
+    for _ in transactions:
+        results += [(yield from until_sync(pgconn))]
     pgconn.exit_pipeline_mode()
     return results
 

@@ -43,7 +43,6 @@ from dbosflow.http.events import (
     RollbackEvent,
     StartEvent,
     TruncatedEvent,
-    UnreadableEvent,
     UpToDateEvent,
 )
 from dbosflow.http.formats import NDJSON, SSE, Format
@@ -80,7 +79,6 @@ __all__ = [
     "TokenRoutes",
     "Topic",
     "TruncatedEvent",
-    "UnreadableEvent",
     "UpToDateEvent",
     "create_app",
     "expose",

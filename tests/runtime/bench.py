@@ -77,6 +77,8 @@ class Bench:
         self.sent: list[BatchRows] = []
         self.events: list[Any] = []
         self.topics: list[str] = []
+        self.notified: list[bool] = []
+        """For each announcement whether other processes know."""
         self.runs: list[Run] = []
         self._resources = AsyncExitStack()
 
@@ -108,8 +110,9 @@ class Bench:
 
         return await (send() if fault is None else fault(send))
 
-    def _announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+    def _announce(self, topics: Iterable[str], *, at_once: bool = True, notified: bool = False) -> None:
         self.topics.extend(topics)
+        self.notified.append(notified)
 
     # -- what the journal calls ---------------------------------------------------------------------------------------
 

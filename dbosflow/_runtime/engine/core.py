@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dbosflow._runtime.execution.engine_port import HandlePort
-    from dbosflow._runtime.queues.slots import Serving
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
@@ -207,18 +206,20 @@ class EngineCore:
         if self._executor is not None:
             self._executor.runner.stop_all("the engine's event loop has ended")
 
-    def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
-        """Wakes the waiters of these topics: here directly, elsewhere by NOTIFY.
+    def announce(self, topics: Iterable[str], *, at_once: bool = True, notified: bool = False) -> None:
+        """Wakes the waiters of these topics: here directly, elsewhere by NOTIFY, unless they are ``notified`` already.
 
         NOTIFY goes first, unless ``at_once`` is false because there are waiters here.
         """
         topics = list(topics)
-        self._notifier.send(topics, at_once=at_once)
+        if not notified:
+            self._notifier.send(topics, at_once=at_once)
         self._wakeups.wake(topics)
         self._waker.news(topics)
 
     def _is_own_hint(self, backend_pid: int) -> bool:
-        return backend_pid == self._notifier.backend_pid
+        executor = None if self._executor is None else self._executor.lease.backend_pid
+        return backend_pid in (self._notifier.backend_pid, executor)
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
@@ -351,7 +352,7 @@ class EngineCore:
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
-    async def work(self, serving: Serving) -> None:
-        """Claims the work of these queues until cancelled or closed."""
-        async with self.executor.claiming(serving):
+    async def work(self, queues: dict[str, int]) -> None:
+        """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
+        async with self.executor.claiming(queues):
             await self._closing.wait()

@@ -235,6 +235,8 @@ class Batch(Generic[R]):
     slices: list[Slice[R]]
     starts: list[Start]
     sent: int = 0
+    notified: bool = False
+    """Whether other processes were notified of it behind it, on its connection."""
 
     @property
     def empty(self) -> bool:
@@ -265,6 +267,22 @@ class Batch(Generic[R]):
         for start in self.starts:
             rows.add_start(start_row(start), start.options)
         return rows
+
+    def topics(self) -> list[str]:
+        """The topics that have news when the batch is durable."""
+        return [topic for part in self.slices for topic in part.topics()]
+
+    @property
+    def is_awaited_elsewhere(self) -> bool:
+        """Whether other processes may wait for it: they are notified before those here."""
+        return any(part.is_awaited_elsewhere for part in self.slices)
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether it is one thing that one run does, as far as its waiters see: a value, a child's start, an end."""
+        return (
+            len(self.slices) == 1 and not self.starts and sum(block.value_count for block in self.slices[0].blocks) <= 1
+        )
 
     def count_in(self, statistics: StreamStatistics, seconds: float) -> None:
         """Counts its blocks, which are durable ``seconds`` after they were gathered."""

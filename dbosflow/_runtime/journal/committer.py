@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -45,6 +46,8 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from psycopg import AsyncConnection
+
     from dbosflow._runtime.journal.owner import JournalOwner, Write
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._store.batch import BatchResult
@@ -58,6 +61,8 @@ _LONGEST_PAUSE = 1.0
 """Seconds between two tries while the database is away: every durable operation waits for it to be back."""
 _OFTEN = 5
 """How often a batch may be sent before what stops it is logged as an error, and not as a warning."""
+_NOTIFY_PAUSE = 10.0
+"""Seconds for which no hint follows a batch on its connection, after one that failed: its lock may be held for long."""
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its offset to writers before its run reloads: then something else is wrong."""
 
@@ -98,6 +103,8 @@ class Committer(Generic[R]):
         self._settings = settings
         self._owner = owner
         self._journal = journal
+        self._notifies_from = 0.0
+        """From when on hints may follow a batch on its connection."""
 
     async def commit(self, batch: Batch[R]) -> None:
         """Sends ``batch`` until it is durable, or no run of it is owned here any more."""
@@ -107,11 +114,7 @@ class Committer(Generic[R]):
                 if stopped := batch.stopped_runs():  # to connect may be to find another timeline, and stop every run
                     batch = batch.without(stopped)
                     continue
-                batch.sent += 1
-                lease = self._lease
-                result = await (self._write or write_batch)(
-                    connection, batch.rows(), lease.id, self._settings.schema, lease.hidden_timeline
-                )
+                result = await self._send(connection, batch)
                 known = result.written or (batch.sent > 1 and await self._is_durable(batch))
             except (DbosflowError, OSError) as error:
                 await self._wait_for_database(batch, error)
@@ -134,6 +137,20 @@ class Committer(Generic[R]):
                 await self._journal.lease_lost(batch)
                 return
             batch = self._without_failed(batch, result)
+
+    async def _send(self, connection: AsyncConnection[Any], batch: Batch[R]) -> BatchResult:
+        """Sends a batch, and behind a lone one the hints for other processes."""
+        lease, rows = self._lease, batch.rows()
+        if batch.is_lone and batch.is_awaited_elsewhere and time.monotonic() >= self._notifies_from:
+            rows.topics = batch.topics()
+        batch.sent += 1
+        result = await (self._write or write_batch)(
+            connection, rows, lease.id, self._settings.schema, lease.hidden_timeline
+        )
+        batch.notified = bool(result.notified)
+        if result.notified is False:
+            self._notifies_from = time.monotonic() + _NOTIFY_PAUSE
+        return result
 
     def _report_cancel_requests(self, batch: Batch[R], result: BatchResult) -> None:
         """Reports cancel requests before anything is delivered: then nothing begins that follows from it."""

@@ -323,9 +323,8 @@ class Journal(Service, Generic[R]):
     def _tell_of(self, batch: Batch[R], seconds: float) -> None:
         if self._statistics is not None:
             batch.count_in(self._statistics, seconds)
-        topics = [topic for part in batch.slices for topic in part.topics()]
-        if topics:
-            self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
+        if topics := batch.topics():
+            self._announce(topics, at_once=batch.is_awaited_elsewhere, notified=batch.notified)
 
     def fail_pending(self) -> None:
         """Fails what could not be written when the journal closes; callers of starts are notified."""

@@ -53,8 +53,11 @@ class JournalOwner(Protocol[Owned_contra]):
 class Announce(Protocol):
     """How the journal announces news."""
 
-    def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
-        """Wakes the waiters of these topics, here and elsewhere; those elsewhere first if ``at_once``."""
+    def __call__(self, topics: Iterable[str], *, at_once: bool = True, notified: bool = False) -> None:
+        """Wakes the waiters of these topics, here and elsewhere; those elsewhere first if ``at_once``.
+
+        Only those here if other processes are ``notified`` already.
+        """
 
 
 class Write(Protocol):

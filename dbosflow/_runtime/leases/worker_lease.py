@@ -64,6 +64,12 @@ class WorkerLease:
         return time.monotonic() < self.deadline
 
     @property
+    def backend_pid(self) -> int | None:
+        """The server process of the connection, if there is one."""
+        connection = self._connection
+        return None if connection is None or connection.closed else connection.info.backend_pid
+
+    @property
     def hidden_timeline(self) -> str | None:
         """The timeline that a batch must be on, where the connection outlives a failover: behind a pooler."""
         return self._timeline if self._settings.pooled else None

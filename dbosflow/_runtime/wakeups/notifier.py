@@ -1,5 +1,7 @@
 """Sends wake-ups to other processes: on a connection of its own, after the commit, never beside data.
 
+(Those of a lone batch follow it on its own connection instead: see ``notify_behind`` in ``notify.sql``.)
+
 NOTIFY in a transaction that writes takes an instance-wide lock through its commit; a transaction of nothing but NOTIFY
 holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. When the notifier is idle, hints with
 waiters elsewhere are on the wire before the commit's own process goes on. Hints for what is awaited here go a little

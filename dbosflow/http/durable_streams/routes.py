@@ -25,7 +25,6 @@ from starlette.routing import BaseRoute, Route
 
 from dbosflow.config import check_seconds
 from dbosflow.errors import (
-    CodecError,
     ConfigurationError,
     DbosflowError,
     PermissionDeniedError,
@@ -40,7 +39,6 @@ from dbosflow.http.durable_streams.contents import JSON
 from dbosflow.http.durable_streams.live import LiveResponse
 from dbosflow.http.durable_streams.refusals import SAFE, Refusal
 from dbosflow.http.durable_streams.workflow_streams import WorkflowSource
-from dbosflow.http.problems import log_unreadable
 from dbosflow.http.responses import while_wanted
 from dbosflow.streams.standalone import StandaloneStreams
 
@@ -225,9 +223,6 @@ def _refusal(error: DbosflowError) -> Refusal | None:
     match error:
         case WorkflowNotFoundError():
             return Refusal(404, "there is no such stream")
-        case CodecError():
-            log_unreadable(error)
-            return Refusal(500, "the server cannot read what is stored")
         case PermissionDeniedError():
             return Refusal(403, "the role of this server may not do that in the database")
         case StreamTruncatedError():
