@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from dbosflow._records.pins import check_queue
 from dbosflow._runtime.engine.core import EngineCore
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.streams.message_writer import check_size
 from dbosflow._store.listing import NEWEST, info_of
-from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, InWorkflowError
 from dbosflow.filters import MOST, WorkflowFilter, chosen
@@ -21,12 +20,10 @@ from dbosflow.messages.first import Message, take_message
 from dbosflow.queues import Queues
 from dbosflow.schedule_definitions import declared_schedules
 from dbosflow.schedules.engine_schedules import Schedules
-from dbosflow.starts import EngineStarts
+from dbosflow.workers import EngineWorkers
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Resumption, StepInfo, WorkflowInfo, WorkflowStatus
@@ -37,7 +34,7 @@ V = TypeVar("V")
 F = TypeVar("F")
 
 
-class Engine(EngineStarts):
+class Engine(EngineWorkers):
     """Durable workflows on one Postgres database.
 
     ``with Engine(url) as engine`` runs the engine on a thread of its own, ``async with`` on the running loop. The
@@ -265,28 +262,6 @@ class Engine(EngineStarts):
         """
         return await self._host.bridge(self._core.repository.prune(*_age(older_than, batch), dry_run))
 
-    # -- workers -----------------------------------------------------------------------------------------------------
-
-    def run_worker(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the workflows of the given queues until the engine closes; blocks.
-
-        See ``run_worker_async``, its awaitable twin, which can be cancelled, too.
-        """
-        self._host.call("run_worker_async", self._core.work, _queues(queues, concurrency))
-
-    async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the workflows of the given queues until the call is cancelled or the engine closes.
-
-        Args:
-            queues: the names of the queues (default: ``default``).
-            concurrency: how many workflows of each queue run at a time.
-
-        Raises:
-            ConfigurationError: a queue name or ``concurrency`` is not valid.
-            EngineClosedError: the engine was opened with ``executes=False``, or is not open.
-        """
-        await self._host.bridge(self._core.work(_queues(queues, concurrency)))
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _new_core(self, url: str) -> EngineCore:
@@ -332,8 +307,3 @@ def _without_message(target: object, kwargs: dict[str, Any]) -> dict[str, Any]:
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:
     seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
     return check_seconds("older_than", seconds), check_whole("batch", batch, 1, LARGEST_INTEGER)
-
-
-def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:
-    check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
-    return {check_queue(queue): concurrency for queue in queues or (DEFAULT_QUEUE,)}

@@ -10,7 +10,14 @@ from dbosflow._records.pins import check_queue
 from dbosflow._runtime.queues.limits import settle
 from dbosflow._store import queue, worker
 from dbosflow._store.notify import limits_topic
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_moment, check_seconds, check_whole
+from dbosflow.config import (
+    LARGEST_INTEGER,
+    check_duration,
+    check_identifier,
+    check_moment,
+    check_seconds,
+    check_whole,
+)
 from dbosflow.errors import ConfigurationError, OutdatedWorkersError
 from dbosflow.types import Rate
 
@@ -28,6 +35,8 @@ SINCE = "0.1.0"
 _NUMBERS = ("concurrency", "worker_concurrency")
 _LIMITS = (*_NUMBERS, "rate")
 _PAUSE = "paused"
+_RATE = "rate_count"
+"""The column by which a change of the rate, or of its bucket, is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,9 @@ class Queue:
     worker_concurrency: int | None = None
     """How many of them may run at a time in each worker, however many slots that has."""
     rate: Rate | None = None
-    """How many of its workflows may begin in a time, in all workers together. What goes on after a wait or a crash does
-    not count again."""
+    """How many of its workflows, or of their units, may begin in a time, in all workers together. What goes on after a
+    wait or a crash does not count again. With a ``bucket`` several queues share it; then the last rate that is applied
+    to one of them is that of all."""
     paused: bool | None = None
     """Whether nothing of it begins; ``None``: that stays as it is, as operators have left it."""
 
@@ -107,30 +117,41 @@ class Queues:
         """
         return await self._host.bridge(self._info(check_queue(name)))
 
-    def pause(self, name: str, *, until: datetime | timedelta | float | None = None) -> None:
-        """Lets nothing of a queue begin. See ``pause_async``, its awaitable twin."""
-        self._host.call("pause_async", self._change, name, _pause(until))
+    def pause(
+        self, name: str | None = None, *, bucket: str | None = None, until: datetime | timedelta | float | None = None
+    ) -> None:
+        """Lets nothing of a queue, or of all queues of a bucket, begin. See ``pause_async``, its awaitable twin."""
+        self._host.call("pause_async", self._set_pause, name, bucket, _pause(until))
 
-    async def pause_async(self, name: str, *, until: datetime | timedelta | float | None = None) -> None:
-        """Lets nothing of a queue begin until it is resumed, or until a time. What runs goes on.
+    async def pause_async(
+        self, name: str | None = None, *, bucket: str | None = None, until: datetime | timedelta | float | None = None
+    ) -> None:
+        """Lets nothing of a queue, or of all queues of a bucket, begin until it is resumed, or until a time.
+
+        What runs goes on. A queue goes on when neither it nor its bucket is paused.
 
         Args:
             name: the queue.
+            bucket: in place of a queue: the bucket of their rates, as after an answer 429 of a provider.
             until: when the pause ends by itself: a time, or a duration from now, in seconds or as a ``timedelta``.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or no queue has that bucket.
             OutdatedWorkersError: workers of a version that knows no pauses are live.
         """
-        await self._host.bridge(self._change(name, _pause(until)))
+        await self._host.bridge(self._set_pause(name, bucket, _pause(until)))
 
-    def resume(self, name: str) -> None:
-        """Ends the pause of a queue. See ``resume_async``, its awaitable twin."""
-        self._host.call("resume_async", self._change, name, {_PAUSE: False})
+    def resume(self, name: str | None = None, *, bucket: str | None = None) -> None:
+        """Ends the pause of a queue, or of a bucket. See ``resume_async``, its awaitable twin."""
+        self._host.call("resume_async", self._set_pause, name, bucket, {_PAUSE: False})
 
-    async def resume_async(self, name: str) -> None:
-        """Ends the pause of a queue, whose workers go on at once. One that is not paused stays as it is."""
-        await self._host.bridge(self._change(name, {_PAUSE: False}))
+    async def resume_async(self, name: str | None = None, *, bucket: str | None = None) -> None:
+        """Ends the pause of a queue, or of a bucket; workers go on at once. What is not paused stays as it is.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or no queue has that bucket.
+        """
+        await self._host.bridge(self._set_pause(name, bucket, {_PAUSE: False}))
 
     def change(self, name: str, **limits: int | Rate | None) -> None:
         """Changes some limits of a queue, and leaves the others. See ``change_async``, its awaitable twin."""
@@ -159,25 +180,45 @@ class Queues:
             if not isinstance(one, Queue):
                 msg = f"{one!r} is no Queue: give Queue(name, concurrency=...)"
                 raise ConfigurationError(msg)
+        _check_buckets(queues)
         for wanted in queues:
             paused = {} if wanted.paused is None else {_PAUSE: wanted.paused}
             await self._change(wanted.name, {**_columns({name: getattr(wanted, name) for name in _LIMITS}), **paused})
 
     async def _change(self, name: str, values: Mapping[str, Any]) -> None:
         check_queue(name)
+        await self._check_workers(f"queue {name!r}")
+        self._announce(await self._core.repository.ask(_apply, name, values))
+
+    async def _set_pause(self, name: str | None, bucket: str | None, pause: Mapping[str, Any]) -> None:
+        if (name is None) == (bucket is None):
+            msg = "give the name of a queue, or bucket=..., the name of one that queues share"
+            raise ConfigurationError(msg)
+        if bucket is None:
+            await self._change(str(name), pause)
+            return
+        await self._check_workers(f"bucket {bucket!r}")
+        queues = await self._core.repository.ask(queue.pause_bucket, check_identifier("bucket", bucket), pause)
+        if queues is None:
+            msg = f"there is no bucket {bucket!r}: it is there while a queue has it, as Rate(1000, per=60, bucket=...)"
+            raise ConfigurationError(msg)
+        self._announce(queues)
+
+    async def _check_workers(self, what: str) -> None:
         outdated = await self._core.repository.ask(worker.older_than, SINCE)
         if outdated:
             msg = (
-                f"queue {name!r} cannot be limited while workers are live that would not keep to it: "
+                f"{what} cannot be limited while workers are live that would not keep to it: "
                 f"{', '.join(outdated)}. Stop them, or bring them to this version, first"
             )
             raise OutdatedWorkersError(msg)
-        await self._core.repository.ask(_apply, name, values)
-        self._core.announce([limits_topic(name)])
+
+    def _announce(self, queues: Collection[str]) -> None:
+        self._core.announce([limits_topic(name) for name in queues])
 
     async def _delete(self, name: str) -> bool:
-        found = await self._core.repository.ask(queue.delete, name)
-        self._core.announce([limits_topic(name)])
+        found = await self._core.repository.ask(_delete, name)
+        self._announce([name])
         return found
 
     async def _list(self) -> tuple[QueueInfo, ...]:
@@ -187,9 +228,34 @@ class Queues:
         return await self._core.repository.ask(queue.info, name)
 
 
-async def _apply(connection: AsyncConnection[Any], schema: str, name: str, values: Mapping[str, Any]) -> None:
+async def _apply(connection: AsyncConnection[Any], schema: str, name: str, values: Mapping[str, Any]) -> set[str]:
+    """Sets limits of a queue; returns the queues for which something has changed."""
     if not await queue.apply(connection, schema, name, values):
         await settle(connection, schema, name)
+    if _RATE not in values:
+        return {name}
+    await queue.delete_unused(connection, schema)
+    return {name, *await queue.sharing(connection, schema, of=name)}
+
+
+async def _delete(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
+    found = await queue.delete(connection, schema, name)
+    await queue.delete_unused(connection, schema)
+    return found
+
+
+def _check_buckets(queues: Collection[Queue]) -> None:
+    """Queues that are applied together say the same of a bucket that they share."""
+    rates: dict[str, Rate] = {}
+    for one in queues:
+        if one.rate is not None and one.rate.bucket is not None:
+            other = rates.setdefault(one.rate.bucket, one.rate)
+            if (other.count, other.per, other.burst) != (one.rate.count, one.rate.per, one.rate.burst):
+                msg = (
+                    f"queue {one.name!r} gives bucket {one.rate.bucket!r} another rate than a queue before it: "
+                    f"{one.rate} and {other}. A bucket has one rate, for all of its queues"
+                )
+                raise ConfigurationError(msg)
 
 
 def _checked(name: str, limits: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,9 +271,10 @@ def _columns(limits: dict[str, Any]) -> dict[str, Any]:
     """The limits as the table has them."""
     if "rate" in limits:
         rate: Rate | None = limits.pop("rate")
-        limits["rate_count"] = None if rate is None else rate.count
+        limits[_RATE] = None if rate is None else rate.count
         limits["rate_period"] = None if rate is None else rate.per
         limits["rate_burst"] = None if rate is None else rate.burst or rate.count
+        limits["bucket"] = None if rate is None else rate.bucket
     return limits
 
 
@@ -220,6 +287,8 @@ def _check_rate(rate: object) -> None:
         check_seconds("queue rate: per", rate.per, above_zero=True)
         if rate.burst is not None:
             check_whole("queue rate: burst", rate.burst, 1, LARGEST_INTEGER, or_none=True)
+        if rate.bucket is not None:
+            check_identifier("queue rate: bucket", rate.bucket)
 
 
 def _pause(until: datetime | timedelta | float | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ producer = path                    a branch; the workflow's own has none
          | key "@" epoch "." n     an attempt of a step, named as the record of its failure would be
          | key "@*"                a step: its values belong to all its attempts, and share one fate
          | "k:" idempotency key    outside writers, which write to inputs and to nothing else
-         | "w:" unique id
+         | "w:" unique id                one write of somebody who has no key; it begins with the time
          | "s:" key "+" id         a workflow that sends a message at a key of its own: the id is that of the sender
 ```
 
@@ -18,8 +18,7 @@ ending: see ``compact`` in ``retention.sql``.
 
 from __future__ import annotations
 
-import uuid
-
+from dbosflow._records.ids import age_of, new_id
 from dbosflow._records.keys import attempt_key
 
 BODY = ""
@@ -31,6 +30,10 @@ _DEAD_LETTERS = "+dead"
 _KEYED = "k:"
 _UNIQUE = "w:"
 _SENDER = "s:"
+
+SURE = 12 * 3600.0
+"""Seconds for which a unique outsider tries to write. What it has written is known for a day: see ``trim`` in
+``retention.sql``."""
 
 
 def of_all_attempts(step_key: str) -> str:
@@ -60,7 +63,12 @@ def of_idempotency_key(idempotency_key: str) -> str:
 
 def unique_outsider() -> str:
     """The producer of an outside writer that writes one block and never returns."""
-    return f"{_UNIQUE}{uuid.uuid4()}"
+    return f"{_UNIQUE}{new_id()}"
+
+
+def is_unsure(producer: str) -> bool:
+    """Whether a unique outsider has tried for so long that it gives up."""
+    return producer.startswith(_UNIQUE) and age_of(producer.removeprefix(_UNIQUE)) > SURE
 
 
 def of_sender(workflow_id: str, key: str) -> str:

@@ -54,7 +54,7 @@ async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str)
         if subject["ended_at"] is not None:
             return Facts(subject, workers, None)
         queue = await _queue(connection, schema, subject) if subject["status"] == "queued" else None
-        limits = await fetch_all(connection, schema, _TABLE, "limits", name=queue_of(subject["queue"])) if queue else []
+        limits = await _limits(connection, schema, subject) if queue else []
         lists = {
             name: await fetch_all(connection, schema, _TABLE, name, workflow_id=workflow_id, limit=_FEW)
             for name in ("timers", "retries", "bodies", "waiters", "children", "outbox")
@@ -65,6 +65,11 @@ async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str)
 async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
     """The live workers, each with what it has said that it serves."""
     return await fetch_all(connection, schema, _TABLE, "workers")
+
+
+async def _limits(connection: AsyncConnection[Any], schema: str, subject: DictRow) -> Rows:
+    name = queue_of(subject["queue"])
+    return await fetch_all(connection, schema, _TABLE, "limits", name=name, units=subject["units"])
 
 
 async def _queue(connection: AsyncConnection[Any], schema: str, subject: DictRow) -> DictRow:

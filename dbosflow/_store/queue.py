@@ -1,4 +1,4 @@
-"""The table ``queue``: the limits of queues, and claims that keep them."""
+"""The tables ``queue`` and ``bucket``: the limits of queues, and claims that keep them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _TABLE = "queue"
 _COLUMNS = ("concurrency", "worker_concurrency", "paused", "pause_ends_at", "pause_for")
-_RATE = ("rate_count", "rate_period", "rate_burst")
+_RATE = ("rate_count", "rate_period", "rate_burst", "bucket")
 
 
 class Room(NamedTuple):
     """What a claimer has found of a queue with limits. It is a moment older than the claim."""
 
     is_open: bool
-    """Whether the queue is not paused, and what ran before it had limits is counted."""
+    """Whether neither the queue nor its bucket is paused, and what ran before it had limits is counted."""
     room: int | None
     """How many more of the queue may run here; ``None``: as many as there are."""
     settled: bool
@@ -35,9 +35,9 @@ class Room(NamedTuple):
     waits: bool
     """Whether something waits that the claimer can take."""
     tokens: int | None
-    """How many may begin by the queue's rate; ``None``: any number."""
+    """How many units may begin by the queue's rate; ``None``: any number."""
     rate_for: float | None
-    """Seconds until the next one may begin by the rate, if none may now."""
+    """Seconds until the next one may begin by the rate, if it may not now."""
     is_held: bool
     """Whether the rate holds up what waits."""
     locked: bool
@@ -123,6 +123,29 @@ async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bo
     return bool(await fetch_all(connection, schema, _TABLE, "delete", name=name))
 
 
+async def sharing(connection: AsyncConnection[Any], schema: str, *, of: str) -> list[str]:
+    """The queues that share the bucket of a queue, with that one; none, if it has no bucket."""
+    return [row["name"] for row in await fetch_all(connection, schema, _TABLE, "queues_of", name=of, bucket=None)]
+
+
+async def delete_unused(connection: AsyncConnection[Any], schema: str) -> None:
+    """Removes the buckets that no queue has any more."""
+    async with connection.transaction():
+        unused = [row["name"] for row in await fetch_all(connection, schema, _TABLE, "unused")]
+        if unused:
+            await fetch_all(connection, schema, _TABLE, "delete_unused", names=unused)
+
+
+async def pause_bucket(
+    connection: AsyncConnection[Any], schema: str, bucket: str, pause: Mapping[str, Any]
+) -> list[str] | None:
+    """Pauses or resumes a bucket; returns its queues. ``None``: there is no such bucket."""
+    values = {"pause_ends_at": None, "pause_for": None, **pause}
+    if not await fetch_all(connection, schema, _TABLE, "pause_bucket", bucket=bucket, **values):
+        return None
+    return [row["name"] for row in await fetch_all(connection, schema, _TABLE, "queues_of", name=None, bucket=bucket)]
+
+
 async def list_queues(connection: AsyncConnection[Any], schema: str) -> tuple[QueueInfo, ...]:
     """The queues that have limits or work."""
     return tuple(_info(row) for row in await fetch_all(connection, schema, _TABLE, "list", name=None))
@@ -135,7 +158,7 @@ async def info(connection: AsyncConnection[Any], schema: str, name: str) -> Queu
 
 
 def _info(row: DictRow) -> QueueInfo:
-    count, period, burst = (row.pop(name) for name in _RATE)
-    return QueueInfo(
-        **row, rate=None if count is None else Rate(count, per=period, burst=None if burst == count else burst)
-    )
+    count, period, burst, bucket = (row.pop(name) for name in _RATE)
+    if count is None:
+        return QueueInfo(**row)
+    return QueueInfo(**row, rate=Rate(count, per=period, burst=None if burst == count else burst, bucket=bucket))

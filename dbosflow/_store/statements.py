@@ -51,10 +51,9 @@ def load(table: str, schema: str = DEFAULT_SCHEMA, *sections: str) -> Mapping[st
     What is named ``part_...`` is no statement: it stands in those of its file where they say ``:part_...``.
     """
     found = source(table)
-    parts = {name: prepare(body, schema) for name, body in found.items() if name.startswith(_PART)}
-    return {
-        name: prepare(with_sections(body, sections), schema, parts) for name, body in found.items() if name not in parts
-    }
+    texts = {name: with_sections(body, sections) for name, body in found.items()}
+    parts = {name: prepare(text, schema) for name, text in texts.items() if name.startswith(_PART)}
+    return {name: prepare(text, schema, parts) for name, text in texts.items() if name not in parts}
 
 
 def with_sections(text: str, names: Container[str]) -> str:

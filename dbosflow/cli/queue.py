@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dbosflow.types import Rate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbosflow import Engine
     from dbosflow.cli.options import Commands
     from dbosflow.types import QueueInfo
 
@@ -27,8 +29,8 @@ when the command has ended. What runs goes on, also above a lower limit; then
 nothing of the queue begins until there is room."""
 
 _PAUSE = """\
-Let nothing of a queue begin, until it is resumed or until a time. What runs of it
-goes on, and new work waits."""
+Let nothing of a queue begin, or of all queues of a bucket, until it is resumed or
+until a time. What runs of it goes on, and new work waits."""
 
 _FIELDS = (
     '"name", "limited", "concurrency", "worker_concurrency" and "rate" (null: no limit), "paused", "paused_until", '
@@ -54,11 +56,25 @@ def add_to(commands: Commands) -> None:
     sets.add_argument(
         "--rate", type=_rate, metavar="N/TIME", help=f"how many begin in a time, like 1000/60s or 5/1m; or {_NONE!r}"
     )
-    pauses = _add(queue_commands, "pause", _pause, help="let nothing of a queue begin", description=_PAUSE)
+    sets.add_argument("--burst", type=whole_number(1), metavar="N", help="how many of these begin at once (default: N)")
+    sets.add_argument(
+        "--bucket",
+        metavar="BUCKET",
+        help=f"the bucket whose rate it is, for all of its queues (default: as before; {_NONE!r}: the queue's own)",
+    )
+    pauses = _add(
+        queue_commands,
+        "pause",
+        _pause,
+        help="let nothing of a queue, or of a bucket's queues, begin",
+        description=_PAUSE,
+    )
     pauses.add_argument(
         "--until", type=_until, metavar="TIME", help="a time in ISO 8601 with its zone, or a duration like 30m"
     )
-    _add(queue_commands, "resume", _resume, help="end the pause of a queue")
+    resumes = _add(queue_commands, "resume", _resume, help="end the pause of a queue, or of a bucket")
+    for parser in (pauses, resumes):
+        parser.add_argument("--bucket", metavar="BUCKET", help="in place of a queue: all queues of this bucket")
     _add(queue_commands, "delete", _delete, help="remove all limits of a queue; what waits in it stays")
 
 
@@ -71,8 +87,9 @@ def _add(
     description: str | None = None,
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, run, help=help, description=description)
-    parser.add_argument("name", metavar="QUEUE", help="the name of the queue")
-    add_json(parser, f"the queue as it is then: an object of {_FIELDS}")
+    may_lack = run in (_pause, _resume)
+    parser.add_argument("name", metavar="QUEUE", nargs="?" if may_lack else None, help="the name of the queue")
+    add_json(parser, f"the queue as it is then: an object of {_FIELDS}{'; of a bucket, an array' if may_lack else ''}")
     add_database(parser)
     return parser
 
@@ -127,21 +144,43 @@ def _set(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     if not given:
         args.parser.error("give at least one limit: --concurrency, --worker-concurrency or --rate")
+    if not isinstance(args.rate, Rate) and (args.burst or args.bucket):
+        args.parser.error("--burst and --bucket are of a rate: add --rate")
     with client(args, looks=False) as engine:
+        if isinstance(args.rate, Rate):
+            known = engine.queues.info(args.name).rate
+            bucket = args.bucket or (known.bucket if known else None)
+            given["rate"] = replace(args.rate, burst=args.burst, bucket=None if bucket == _NONE else bucket)
         engine.queues.change(args.name, **{name: None if value == _NONE else value for name, value in given.items()})
         return _show(args, engine.queues.info(args.name))
 
 
 def _pause(args: argparse.Namespace) -> int:
+    _check_which(args)
     with client(args, looks=False) as engine:
-        engine.queues.pause(args.name, until=args.until)
-        return _show(args, engine.queues.info(args.name))
+        engine.queues.pause(args.name, bucket=args.bucket, until=args.until)
+        return _show_all(args, engine)
 
 
 def _resume(args: argparse.Namespace) -> int:
+    _check_which(args)
     with client(args, looks=False) as engine:
-        engine.queues.resume(args.name)
+        engine.queues.resume(args.name, bucket=args.bucket)
+        return _show_all(args, engine)
+
+
+def _check_which(args: argparse.Namespace) -> None:
+    if (args.name is None) == (args.bucket is None):
+        args.parser.error("give a queue, or --bucket")
+
+
+def _show_all(args: argparse.Namespace, engine: Engine) -> int:
+    """The queue, or the queues of the bucket."""
+    if args.bucket is None:
         return _show(args, engine.queues.info(args.name))
+    found = tuple(one for one in engine.queues.list() if one.rate is not None and one.rate.bucket == args.bucket)
+    say(console.document(found) if args.json else _table(found))
+    return 0
 
 
 def _delete(args: argparse.Namespace) -> int:
@@ -156,7 +195,7 @@ def _show(args: argparse.Namespace, found: QueueInfo) -> int:
 
 
 def _table(queues: tuple[QueueInfo, ...]) -> str:
-    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "RATE", "PAUSED")
+    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "RATE", "BUCKET", "PAUSED")
     return console.table(headings, [_row(one) for one in queues])
 
 
@@ -171,5 +210,6 @@ def _row(one: QueueInfo) -> tuple[str, ...]:
         str(one.running),
         *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency)),
         "-" if one.rate is None else f"{one.rate.count}/{one.rate.per:g}s",
+        (one.rate and one.rate.bucket) or "-",
         paused,
     )

@@ -10,29 +10,27 @@ import math
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_workflows
 from dbosflow.cli.options import add_command, add_database, age, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
+from dbosflow.cli.served_queues import add_queues, again, check_queues, served
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
-from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Retention, Settings
+from dbosflow.config import DATABASE_URL_VARIABLE, Retention, Settings
 from dbosflow.definitions import registry
 from dbosflow.engine import Engine
 from dbosflow.errors import ConfigurationError, SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dbosflow.cli.options import Commands
 
 logger = logging.getLogger("dbosflow.cli")
-
-_CONCURRENCY = 50
-"""Workflows at once in a process: of those that mostly wait, one core runs as many with ease."""
 
 COLLECTOR = (50_000, 20, 100)
 """The thresholds of the garbage collector: a run is some dozens of objects, few of them in circles, and with Python's
@@ -58,20 +56,7 @@ def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "worker", _run, help="run the workflows of some modules", description=_DESCRIPTION)
     parser.add_argument("modules", nargs="+", metavar="MODULE", help=MODULE_HELP)
-    parser.add_argument(
-        "--queue",
-        action="append",
-        dest="queues",
-        metavar="NAME",
-        help=f"a queue to serve; give it again for more of them (default: {DEFAULT_QUEUE})",
-    )
-    parser.add_argument(
-        "--concurrency",
-        type=whole_number(1),
-        default=_CONCURRENCY,
-        metavar="N",
-        help="run up to so many workflows of each queue at a time, in each process (default: %(default)s)",
-    )
+    add_queues(parser)
     parser.add_argument(
         "--processes",
         type=whole_number(1),
@@ -146,6 +131,7 @@ def _retention(args: argparse.Namespace) -> Retention | None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    check_queues(args)
     Settings(retention=_retention(args), version=args.version_name)  # says what is wrong here, and not in each worker
     directory = embedded_directory(args)
     if directory is None:
@@ -167,8 +153,7 @@ async def _supervise(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace) -> list[str]:
     """The command line of a supervised worker."""
-    options = [f"--queue={queue}" for queue in args.queues or ()]
-    options += [f"--concurrency={args.concurrency}", f"--schema={args.schema}", "--until-eof", "--supervised"]
+    options = [*again(args), f"--schema={args.schema}", "--until-eof", "--supervised"]
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
     options += [f"--loop={args.loop}", f"--log-format={args.log_format}"]
@@ -203,7 +188,7 @@ def _work(args: argparse.Namespace, directory: Path | None) -> int:
         retention=_retention(args),
         version=args.version_name,
     )
-    worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
+    worker = _Worker(engine, *served(args))
     gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them
     gc.set_threshold(*COLLECTOR)
     with asyncio.Runner(loop_factory=_loop_factory(args.loop)) as runner:
@@ -228,10 +213,10 @@ def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None
 class _Worker:
     """An engine that serves queues until it is stopped."""
 
-    def __init__(self, engine: Engine, queues: list[str], concurrency: int) -> None:
+    def __init__(self, engine: Engine, queues: Sequence[str], options: Mapping[str, Any]) -> None:
         self._engine = engine
-        self._queues = list(dict.fromkeys(queues))
-        self._concurrency = concurrency
+        self._queues = queues
+        self._options = options
         self._stopped_by: signal.Signals | None = None
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -257,10 +242,10 @@ class _Worker:
             logger.info(
                 "the worker is ready: %s; up to %d at a time of queue %s",
                 ", ".join(registry.names()),
-                self._concurrency,
-                ", ".join(self._queues),
+                self._options["concurrency"],
+                " and ".join(self._queues) if self._options["weights"] else ", ".join(self._queues),
             )
-            await engine.run_worker_async(*self._queues, concurrency=self._concurrency)
+            await engine.run_worker_async(*self._queues, **self._options)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping:

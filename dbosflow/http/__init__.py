@@ -43,6 +43,7 @@ from dbosflow.http.events import (
     RollbackEvent,
     StartEvent,
     TruncatedEvent,
+    UnreadableEvent,
     UpToDateEvent,
 )
 from dbosflow.http.formats import NDJSON, SSE, Format
@@ -79,6 +80,7 @@ __all__ = [
     "TokenRoutes",
     "Topic",
     "TruncatedEvent",
+    "UnreadableEvent",
     "UpToDateEvent",
     "create_app",
     "expose",

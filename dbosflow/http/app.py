@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from dbosflow.config import check_seconds
 from dbosflow.errors import (
+    CodecError,
     ConfigurationError,
     DatabaseUnavailableError,
     EngineClosedError,
@@ -65,6 +66,7 @@ class HttpApp:
                 WorkflowNotFoundError: _not_found,
                 WorkflowConflictError: _conflict,
                 ConfigurationError: _invalid,
+                CodecError: _unreadable,
                 EngineClosedError: _unavailable,
                 DatabaseUnavailableError: _unavailable,
                 Exception: _failed,
@@ -180,6 +182,10 @@ def _conflict(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return error_response(400, str(error))
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    return known_problem(error) or _failed(request, error)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001

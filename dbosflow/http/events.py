@@ -7,7 +7,8 @@
 | ``rollback`` | yes | ``{"ranges": [[first, stop], ...]}``: chunks with these offsets no longer count |
 | ``up-to-date`` | | ``{"next": offset}``: the client has what there is; what follows is new |
 | ``complete`` | yes | ``{"final": payload}``: the stream has ended well |
-| ``error`` | yes | ``{"message": text}``: the stream has ended with its workflow's failure |
+| ``error`` | yes | ``{"message": text}``: the stream has ended with its workflow's failure; without an offset: the
+                     server cannot read on |
 | ``cancelled`` | yes | ``{"reason": text or null}``: the stream has ended with its workflow's cancellation |
 | ``truncated`` | | ``{"first_available": offset}``: what was before it has been trimmed |
 
@@ -183,6 +184,21 @@ class ErrorEvent(_Placed):
 
     def _members(self) -> dict[str, Any]:
         return {"message": self.message} | ({} if self.type is None else {"type": self.type})
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableEvent(ErrorEvent):
+    """The answer ends, and not the stream: this server cannot decode what follows, because it lacks the key, say.
+
+    It stands for no frame. A client that comes again goes on behind the last frame that it has.
+    """
+
+    message: str = "the server cannot read what is stored"
+
+    @property
+    def id(self) -> None:
+        """None: the frame at its offset was not read."""
+        return
 
 
 @dataclass(frozen=True, slots=True)

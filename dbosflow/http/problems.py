@@ -7,6 +7,7 @@ apart; a ``title``, a ``status``, and a ``detail`` where there is something to s
 from __future__ import annotations
 
 import json
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from starlette.responses import JSONResponse
 
 from dbosflow.errors import (
     AlreadyAnsweredError,
+    CodecError,
     ConfigurationError,
     DatabaseUnavailableError,
     EngineClosedError,
@@ -39,6 +41,8 @@ from dbosflow.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+logger = logging.getLogger("dbosflow.http")
 
 TYPE = "urn:problem-type:dbosflow:"
 """How the type of each problem begins."""
@@ -72,14 +76,16 @@ _PROBLEMS: dict[type[Exception], Problem] = {
     RejectedError: Problem(422, "rejected", "The workflow has rejected the request."),
     InboxFullError: _FULL,
     StreamFullError: _FULL,
+    # The server is at fault, and no later time mends it: a 503 would have clients ask for ever.
+    CodecError: Problem(500, "unreadable", "The server cannot read what is stored."),
     DatabaseUnavailableError: Problem(503, "unavailable", "The database does not answer."),
     EngineClosedError: Problem(503, "unavailable", "The server is closing."),
     WorkflowBlockedError: Problem(503, "workflow-blocked", "The workflow is blocked until somebody resumes it."),
     WorkflowTimeoutError: Problem(504, "workflow-timed-out", "The workflow has not ended by its deadline."),
     WaitTimeoutError: Problem(504, "timed-out", "There was no answer in time."),
 }
-_OUTCOMES = (RequestRefusedError, WorkflowCancelledError, WorkflowTimeoutError, WorkflowBlockedError)
-"""The errors of a workflow's end that are told apart; others of ours may come from its body."""
+_OUTCOMES = (RequestRefusedError, WorkflowCancelledError, WorkflowTimeoutError, WorkflowBlockedError, CodecError)
+"""The errors of a workflow's end, and of reading it, that are told apart; others of ours may come from its body."""
 _FAILED = Problem(500, "workflow-failed", "The workflow has failed.")
 _RETRY_SOON = {"Retry-After": "1"}
 
@@ -116,11 +122,18 @@ def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = 
     return _ProblemResponse(body, status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
+def log_unreadable(error: CodecError) -> None:
+    """Says in the log which key or codec this server lacks. The error holds nothing of what is stored."""
+    logger.error("a request is not answered, because what it asks for cannot be read here: %s", error)
+
+
 def known_problem(error: BaseException) -> JSONResponse | None:
     """The response for an error of dbosflow's that a client is to know by its class; ``None`` for any other.
 
     The text of the error is for the log only: it may hold names and values that the client is not to know.
     """
+    if isinstance(error, CodecError):
+        log_unreadable(error)
     if isinstance(error, RequestRefusedError):
         return problem(error.status, "refused", "The request is refused.", detail=error.detail)
     kind = next((_PROBLEMS[one] for one in type(error).__mro__ if one in _PROBLEMS), None)

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from dbosflow._records.spaces import check_own_key
 from dbosflow.config import LARGEST_OFFSET
 from dbosflow.errors import (
+    CodecError,
     StreamCancelledError,
     StreamTimeoutError,
     StreamTruncatedError,
@@ -24,8 +25,10 @@ from dbosflow.http.events import (
     RollbackEvent,
     StartEvent,
     TruncatedEvent,
+    UnreadableEvent,
     UpToDateEvent,
 )
+from dbosflow.http.problems import log_unreadable
 from dbosflow.streams.declared import Stream
 from dbosflow.types import FrameKind
 
@@ -120,6 +123,7 @@ class EventReader:
         what: what to read of it.
         heartbeat: seconds without news after which there is a ``HeartbeatEvent``.
         show_errors: whether an ``error`` event names the workflow's exception, and has its message.
+        strict: whether what cannot be read here is raised, also where there were events before.
 
     Raises:
         ConfigurationError: the id or the key is not valid.
@@ -134,6 +138,7 @@ class EventReader:
         *,
         heartbeat: float | None = None,
         show_errors: bool = False,
+        strict: bool = False,
     ) -> None:
         self.workflow_id = workflow_id
         self.key = check_own_key(key)
@@ -142,9 +147,12 @@ class EventReader:
         """The last page that was read."""
         self.has_nothing = False
         """After the first page: whether the client has had all that it wants, and the end, before."""
+        self.is_unreadable = False
+        """Whether what follows cannot be read here."""
         self._engine = engine
         self._heartbeat = heartbeat
         self._show_errors = show_errors
+        self._strict = strict
         self._started = False
         self._told_up_to_date = False
         self._pages = self._pages_from(what.start)
@@ -163,7 +171,7 @@ class EventReader:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""
-        return self.page is not None and self.page.over
+        return self.is_unreadable or (self.page is not None and self.page.over)
 
     @property
     def next(self) -> int | None:
@@ -175,6 +183,7 @@ class EventReader:
 
         Raises:
             WorkflowNotFoundError: no workflow has the id, also not after the time to wait.
+            CodecError: not even the first ones can be read here. Behind others there is an ``UnreadableEvent``.
         """
         events = await self._read()
         if not self._started:
@@ -201,7 +210,17 @@ class EventReader:
         except StreamTruncatedError as error:
             self._pages = self._pages_from(error.first_available)
             return [TruncatedEvent(error.first_available), *await self._read()]
+        except CodecError as error:
+            if self._strict or not self._started:
+                raise
+            return [self.unreadable_at(self.next or 0, error)]
         return self._events(self.page)
+
+    def unreadable_at(self, offset: int, why: CodecError) -> UnreadableEvent:
+        """Ends the reading before the frame at an offset."""
+        log_unreadable(why)
+        self.is_unreadable = True
+        return UnreadableEvent(offset)
 
     def _events(self, page: StreamPage) -> list[FrameEvent]:
         events: list[FrameEvent] = [
@@ -274,6 +293,7 @@ def stream_events(
         HTTPException: of Starlette, status 400: the request asks for what is not valid.
         ConfigurationError: an argument is not valid.
         WorkflowNotFoundError: from the iterator: no workflow has the id.
+        CodecError: from the iterator: this process cannot decode the first values, because it lacks the key, say.
     """
     what = Wanted(start, until, view, wait_for) if request is None else wanted(request)
     key = stream.key if isinstance(stream, Stream) else stream

@@ -208,6 +208,7 @@ async def stream_response(
     Raises:
         HTTPException: of Starlette: the request asks for what is not valid (400), or the server drains (503).
         WorkflowNotFoundError: no workflow has the id.
+        CodecError: this process cannot decode the first values, because it lacks the key, say.
     """
     key = stream.key if isinstance(stream, Stream) else stream
     if drain is not None:

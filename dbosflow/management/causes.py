@@ -93,6 +93,11 @@ def _paused(facts: Facts) -> Iterator[Cause]:
         until = limits["pause_ends_at"]
         what = f"its queue {limits['name']!r} is paused{'' if until is None else f' until {_moment(until)}'}"
         yield _cause(facts, "paused", what, f"`dbosflow queue resume {shlex.quote(limits['name'])}`", until=until)
+    if limits is not None and limits["bucket_paused"]:
+        bucket, until = limits["bucket"], limits["bucket_pause_ends_at"]
+        what = f"bucket {bucket!r}, whose rate its queue {limits['name']!r} has, is paused"
+        what += "" if until is None else f" until {_moment(until)}"
+        yield _cause(facts, "paused", what, f"`dbosflow queue resume --bucket {shlex.quote(bucket)}`", until=until)
 
 
 def _limit(facts: Facts) -> Iterator[Cause]:
@@ -108,8 +113,11 @@ def _limit(facts: Facts) -> Iterator[Cause]:
 def _rate(facts: Facts) -> Iterator[Cause]:
     limits = facts.limits
     if limits is not None and limits["rate_ends_at"] is not None and facts.subject["epoch"] == 0:
-        rate = f"{limits['rate_count']} in {limits['rate_period']:g} s"
-        what = f"the rate of its queue {limits['name']!r} lets {rate} begin, and no more now"
+        rate, units = f"{limits['rate_count']} in {limits['rate_period']:g} s", facts.subject["units"]
+        whose = f"its queue {limits['name']!r}"
+        if limits["bucket"] is not None:
+            whose = f"bucket {limits['bucket']!r}, which {whose} draws on,"
+        what = f"the rate of {whose} lets {rate} begin, and no more now{f'; it has {units} units' if units > 1 else ''}"
         yield _cause(facts, "rate", what, "a higher rate, or some time", until=limits["rate_ends_at"])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from dbosflow._records.ids import new_id
 from dbosflow._records.pins import check_queue, stored_queue
 from dbosflow._records.spaces import check_workflow_id
-from dbosflow._runtime.engine.starts import new_id
 from dbosflow._store.start_options import checked_dedup, checked_options
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole

@@ -59,6 +59,8 @@ class EngineMessages(EngineEvents):
             WorkflowEndedError: the workflow has ended.
             InboxFullError: too many messages wait on the topic, or the workflow has too many topics.
             MessageTooLargeError: the message is above this engine's ``message_bytes``.
+            DatabaseUnavailableError: the database has not answered for 12 hours, and there is no ``idempotency_key``:
+                whether the message was sent is not known.
             SerializationError: JSON cannot carry the value.
             ConfigurationError: the workflow id, topic or idempotency key is not valid.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from dbosflow._records.ids import new_id
 from dbosflow._records.producers import of_idempotency_key
 from dbosflow._records.spaces import check_topic, check_workflow_id, inbox_key
 from dbosflow._runtime.engine import starts
@@ -240,7 +241,7 @@ class EngineOutbox(EngineMessages):
         here = request.queue is None and settings.executes
         queue = request.recovery_queue if here else request.stored_queue
         is_new = request.workflow_id is None
-        workflow_id = request.workflow_id or starts.new_id()
+        workflow_id = request.workflow_id or new_id()
         options = request.options or NO_OPTIONS
         urgent = [ALARM_TOPIC] if options.is_urgent(settings.safety_poll) else []
         insert = Insert(

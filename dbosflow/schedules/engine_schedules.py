@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.engine.starts import new_id
+from dbosflow._records.ids import new_id
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_moment, check_whole
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError

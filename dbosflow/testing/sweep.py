@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, overload
 from uuid import uuid4
 
 from dbosflow._runtime.process.host import refuse_on_loop
+from dbosflow._runtime.queues.slots import Serving
 from dbosflow.engine import Engine
 from dbosflow.filters import WorkflowFilter
 from dbosflow.testing.points import START, WHEN, CrashPoint
@@ -271,7 +272,7 @@ class _Sweep:
     def _serve(self, queue: str) -> None:
         """Runs the workflows of a queue that a child was started on. Called on the engine's loop."""
         if self._is_own and queue not in self._served:
-            self._served[queue] = asyncio.ensure_future(self._core.work({queue: 50}))
+            self._served[queue] = asyncio.ensure_future(self._core.work(Serving({queue: 50})))
 
 
 def _complaint(what: str, point: CrashPoint | None, wrong: list[str], hint: list[str]) -> str:

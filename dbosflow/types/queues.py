@@ -8,7 +8,7 @@ from datetime import datetime  # noqa: TC003 (the types of fields are looked up 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many workflows of a queue may begin in a time: ``Rate(1000, per=60)``.
+    """How many workflows of a queue may begin in a time: ``Rate(1000, per=60)``. One of several units counts as many.
 
     Each begins an even share of the time after the one before, on average; if less has begun before, up to ``burst`` of
     them begin at once. So in ``t`` seconds no more begin than ``burst + count * t / per``.
@@ -20,6 +20,8 @@ class Rate:
     """The time in seconds."""
     burst: int | None = None
     """How many may begin at once; ``None``: ``count``."""
+    bucket: str | None = None
+    """The name of a bucket, which all queues share whose rate has it; ``None``: the queue has this rate for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class QueueInfo:
     worker_concurrency: int | None = None
     """How many of them may run at a time in each worker; ``None``: as many as the worker has slots for."""
     paused: bool = False
-    """Whether nothing of it begins."""
+    """Whether nothing of it begins: it is paused, or the bucket of its rate."""
     paused_until: datetime | None = None
     """When the pause ends by itself."""
     waiting: int = 0

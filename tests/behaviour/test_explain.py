@@ -321,3 +321,29 @@ def test_a_limit_and_a_pause_of_the_queue_are_named(
     (cause, *_) = client.workflows.explain("third").causes
     assert (cause.code, cause.frees) == ("paused", "`dbosflow queue resume q`")
     assert cause.until is not None
+
+
+def test_the_bucket_of_the_queue_is_named(
+    client: Engine, plant: Callable[..., None], add_worker: Callable[..., str]
+) -> None:
+    """For whoever looks at one queue does not see what another one has taken."""
+    add_worker("{q}", "{w}")
+    client.queues.apply(Queue("q", rate=Rate(10, per=1000, bucket="api")))
+    plant("small")
+    plant("large", units=20)
+    assert codes(client.workflows.explain("small")) == ["slot"]
+    client.queues.apply(Queue("other", rate=Rate(5, per=1000, bucket="api")))
+    explanation = client.workflows.explain("large")
+    assert codes(explanation) == ["rate", "slot"]
+    assert (
+        "bucket 'api', which its queue 'q' draws on, lets 5 in 1000 s begin, and no more now; it has 20 units"
+        in str(explanation)
+    )
+    first, second = (client.workflows.explain(name).causes[0].until for name in ("small", "large"))
+    assert first is not None
+    assert second is not None
+    assert 790 < (second - first).total_seconds() < 810
+    client.queues.pause(bucket="api", until=1000)
+    (cause, *_) = client.workflows.explain("small").causes
+    assert (cause.code, cause.frees) == ("paused", "`dbosflow queue resume --bucket api`")
+    assert "bucket 'api', whose rate its queue 'q' has, is paused until" in cause.text

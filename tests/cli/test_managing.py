@@ -144,5 +144,5 @@ async def _serve(engine: Engine) -> None:
     """Serves the default queue until the engine closes."""
     import asyncio
 
-    serving = asyncio.ensure_future(engine._core.work({"default": 1}))
+    serving = asyncio.ensure_future(engine.run_worker_async(concurrency=1))
     serving.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -51,8 +51,8 @@ def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
     found = in_json(command, "set", "llm", "--concurrency", "none")
     assert [found[name] for name in limits] == [None, 2]
     found = in_json(command, "set", "llm", "--rate", "1000/1m")
-    assert found["rate"] == {"count": 1000, "per": 60.0, "burst": None}
-    assert command("info", "llm")[1].splitlines()[1].split() == ["llm", "0", "-", "0", "-", "2", "1000/60s", "-"]
+    assert found["rate"] == {"count": 1000, "per": 60.0, "burst": None, "bucket": None}
+    assert command("info", "llm")[1].splitlines()[1].split() == ["llm", "0", "-", "0", "-", "2", "1000/60s", "-", "-"]
     assert in_json(command, "set", "llm", "--rate", "none")["rate"] is None
     assert in_json(command, "delete", "llm")["limited"] is False
 
@@ -65,6 +65,33 @@ def test_a_pause_is_set_with_or_without_an_end(command: Command) -> None:
     found = in_json(command, "pause", "llm", "--until", "2100-01-01T01:00:00+01:00")
     assert found["paused_until"] == "2100-01-01T00:00:00+00:00"
     assert in_json(command, "resume", "llm")["paused"] is False
+
+
+def test_a_rate_is_that_of_a_bucket_until_the_queue_gets_one_of_its_own(command: Command) -> None:
+    """A new rate without a bucket is the bucket's: it would be a mistake to leave that unsaid."""
+    rate = {"count": 1000, "per": 60.0, "burst": 50, "bucket": "api"}
+    assert in_json(command, "set", "a", "--rate", "1000/1m", "--burst", "50", "--bucket", "api")["rate"] == rate
+    assert in_json(command, "set", "b", "--rate", "2000/1m", "--bucket", "api")["rate"]["bucket"] == "api"
+    rate = {"count": 3000, "per": 60.0, "burst": None, "bucket": "api"}
+    assert in_json(command, "set", "a", "--rate", "3000/1m")["rate"] == rate
+    assert in_json(command, "info", "b")["rate"] == rate
+    assert command("info", "b")[1].splitlines()[1].split()[-3:] == ["3000/60s", "api", "-"]
+    assert in_json(command, "set", "b", "--rate", "5/1m", "--bucket", "none")["rate"]["bucket"] is None
+
+
+def test_all_queues_of_a_bucket_are_paused(command: Command) -> None:
+    """And each says so."""
+    for name in ("a", "b"):
+        command("set", name, "--rate", "1000/1m", "--bucket", "api")
+    status, out, _ = command("pause", "--bucket", "api", "--until", "30m", "--json")
+    assert status == 0
+    assert [(one["name"], one["paused"]) for one in json.loads(out)] == [("a", True), ("b", True)]
+    assert in_json(command, "info", "b")["paused_until"] is not None
+    _, out, _ = command("resume", "--bucket", "api")
+    assert [line.split()[-1] for line in out.splitlines()] == ["PAUSED", "-", "-"]
+    status, _, err = command("pause", "--bucket", "unknown")
+    assert status != 0
+    assert "no bucket 'unknown'" in err
 
 
 def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
@@ -88,6 +115,10 @@ def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
         ("set", "llm", "--concurrency", "0"),
         ("set", "llm", "--rate", "5"),
         ("set", "llm", "--rate", "0/1m"),
+        ("set", "llm", "--bucket", "api"),
+        ("set", "llm", "--rate", "none", "--burst", "5"),
+        ("pause",),
+        ("pause", "llm", "--bucket", "api"),
         ("pause", "llm", "--until", "tomorrow"),
         ("pause", "llm", "--until", "2100-01-01T00:00:00"),
         ("info",),

@@ -46,6 +46,13 @@ async def keyed(text: str) -> list[str]:
     return [await noted(text), str(await recv_async())]
 
 
+@workflow(name="codecs.twice")
+async def twice(text: str) -> None:
+    await write_stream_async("s", text)
+    await noted(text)
+    await write_stream_async("s", text)
+
+
 @workflow(name="codecs.small")
 async def small(text: str) -> str:
     return text
@@ -212,6 +219,20 @@ async def test_what_has_to_compensate_waits_for_the_key_even_if_it_is_cancelled(
         with pytest.raises(WorkflowCancelledError):
             await newer.handle(handle.workflow_id).result_async(timeout=PATIENCE)
         assert "undo text" in [info.output for info in await newer.list_steps_async("w")]
+
+
+async def test_readers_get_what_comes_before_what_they_cannot_read(database_url: str) -> None:
+    """The error is in its place, also where all was there when they came, and at each further try."""
+    async with Engine(database_url, codecs=CHAIN) as engine:
+        await engine.run_async(twice.options(workflow_id="w"), "text")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("""UPDATE dbosflow.stream_block SET values = '["plain"]' WHERE "offset" = 0""")
+    async with Engine(database_url, codecs=[], executes=False) as blind:
+        reader = blind.read_stream_async("w", "s")
+        assert (await anext(reader)).value == "plain"
+        for _ in range(2):
+            with pytest.raises(MissingKeyError, match="'old'"):
+                await anext(reader)
 
 
 async def test_callers_without_the_key_get_a_typed_error_and_listings_are_whole(database_url: str) -> None:

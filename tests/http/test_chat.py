@@ -96,7 +96,7 @@ async def test_a_page_sees_how_a_broken_call_is_taken_back(client: httpx.AsyncCl
     await shown.read(client, f"/workflows/{chat_id}/streams/chat", answers=1)
     broken = chat.answer_to(0)[1]
     assert "".join(shown.taken_back).split() == broken[: len(shown.taken_back)]
-    assert len(broken) // 2 < len(shown.taken_back) < len(broken)
+    assert 0 < len(shown.taken_back) < len(broken)  # how much of it depends on how soon the page reads
     assert shown.text == text_of(0)
 
 

@@ -104,6 +104,7 @@ async def test_whoever_loses_the_connection_before_the_first_frame_misses_none(
     path = PATH.format(handle.workflow_id)
     async with Connection(app, path) as other:
         await other.until("up-to-date")
+        await other.until("chunk", written)
     async with Connection(app, f"{path}?{query}") as answer:
         start = (await answer.until("start"))[0]
     let_go(handle.workflow_id).set()

@@ -270,6 +270,7 @@ POOL = (
     Case("message.events", {"workflow_id": "long"}, 5, stream_block=STREAMS),
     Case("retention.hold", {"workflow_id": "long"}, 1, workflow=KEY),
     Case("retention.trim", LONG | {"before": 10}, 20, stream_block=STREAMS, stream_trim=TRIMS),
+    Case("retention.trim+join", LONG | {"before": 10}, 20, stream_block=STREAMS, stream_trim=TRIMS),
     Case("retention.first", LONG, 1, stream_block=STREAMS),
     Case("retention.trimmed", LONG | {"producer": ""}, 1, stream_trim=TRIMS),
     Case("retention.ended_after", {"created_at": THE_BEGINNING, "id": "", "limit": 100}, 200, workflow=BY_AGE),
@@ -431,9 +432,9 @@ OF_THE_WORKER = (
     ),
     Case(
         "queue.lock",
-        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME]},
+        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME], "suspects": True},
         OWNED + RUNNING,
-        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned"}),
+        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned", "workflow_suspected"}),
     ),
     Case(
         "queue.claim",

@@ -222,12 +222,14 @@ async def test_a_pause_that_has_ended_is_no_reason_to_look_again(db: Database) -
 
 
 async def test_a_rate_is_not_held_up_by_a_clock_that_was_put_back(db: Database) -> None:
-    """The state of a rate is a time; one that lies too far ahead is not believed."""
+    """The state of a rate is a time, and when it was set: where that is still to come, it is as far ahead as then."""
     lease = await db.lease()
     await limited(db, rate_count=10, rate_period=1.0, rate_burst=10)
-    await waiting(db, 1)
-    await db.rows("UPDATE dbosflow.queue SET rate_next_at = now() + interval '1 day'")
-    assert len((await claim(lease))[0]) == 1
+    await waiting(db, 11)
+    assert len((await claim(lease, limit=1))[0]) == 1
+    later = "interval '1 day' + interval '100 milliseconds'"
+    await db.rows(f"UPDATE dbosflow.queue SET rate_next_at = now() + {later}, rate_moved_at = now() + interval '1 day'")
+    assert len((await claim(lease, limit=20))[0]) == 9
 
 
 async def test_another_rate_begins_without_a_burst_and_the_same_one_goes_on(db: Database) -> None:

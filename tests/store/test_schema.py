@@ -23,7 +23,7 @@ SQL = files("dbosflow._store").joinpath("sql")
 
 # Small tables that every node of a distributed database can hold a copy of.
 REFERENCE_TABLES = {"worker", "compatibility", "retention", "schema_version", "standalone_stream"}
-REFERENCE_TABLES |= {"dedup", "outbox_start", "schedule", "queue"}
+REFERENCE_TABLES |= {"dedup", "outbox_start", "schedule", "queue", "bucket"}
 
 # Whatever users put in, under whichever name a table calls it.
 PAYLOADS = {"input", "output", "error", "values", "value", "attributes", "keys", "payload"}

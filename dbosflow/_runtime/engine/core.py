@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dbosflow._runtime.execution.engine_port import HandlePort
+    from dbosflow._runtime.queues.slots import Serving
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
@@ -352,7 +353,7 @@ class EngineCore:
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
-    async def work(self, queues: dict[str, int]) -> None:
-        """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
-        async with self.executor.claiming(queues):
+    async def work(self, serving: Serving) -> None:
+        """Claims the work of these queues until cancelled or closed."""
+        async with self.executor.claiming(serving):
             await self._closing.wait()

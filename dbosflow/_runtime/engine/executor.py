@@ -30,7 +30,8 @@ from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.transaction_pool import TransactionPool
 from dbosflow._runtime.queues.alarm import Alarm
-from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer, slots_of
+from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.queues.slots import Serving, slots_of
 from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.plain_timers import watched_timers
@@ -43,7 +44,7 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
@@ -172,7 +173,7 @@ class Executor:
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)
-            await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: math.inf}))
+            await resources.enter_async_context(self.claiming(Serving({RECOVERY_QUEUE: math.inf})))
             self._resources = resources.pop_all()
         self._announce([WORKERS_TOPIC])
 
@@ -182,10 +183,12 @@ class Executor:
         await self._resources.aclose()
 
     @asynccontextmanager
-    async def claiming(self, queues: Mapping[str, float]) -> AsyncIterator[None]:
-        """Claims the work of these queues, each up to its concurrency, during the block."""
+    async def claiming(self, serving: Serving) -> AsyncIterator[None]:
+        """Claims the work of these queues during the block."""
         async with AsyncExitStack() as resources:
-            for queue, slots in slots_of(queues, self._settings.version):
+            if serving.weights is not None and self._suspender is not None:
+                resources.enter_context(self._suspender.sharing(serving.queues))
+            for queue, slots in slots_of(serving, self._settings.version):
                 claimer = Claimer(
                     queue,
                     slots,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._records import keys
+from dbosflow._records.ids import new_id
 from dbosflow._records.kinds import STEPS, RecordKind, is_delivered
-from dbosflow._runtime.engine.starts import new_id
 from dbosflow._runtime.operations.tokens import TokenId
 from dbosflow._runtime.repository import not_found
 from dbosflow._store import fork, worker

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.ids import new_id
 from dbosflow._records.spaces import topic_of
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
@@ -239,14 +238,3 @@ def check_same(found: Started, name: str, arguments_text: str) -> None:
         raise WorkflowConflictError(found.id, msg)
     if found.iteration is None and found.input != arguments_text and not isinstance(found.input, Unreadable):
         logger.warning("workflow %s was started before, with other arguments; its first execution is used", found.id)
-
-
-def new_id() -> str:
-    """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
-    noise = os.urandom(10).hex()
-    time_part = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
-
-
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-"""The two bits that mark the kind of id, and two random ones."""

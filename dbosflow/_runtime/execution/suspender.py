@@ -22,6 +22,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from dbosflow.errors import DbosflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -119,6 +120,8 @@ class Suspender(Service):
         self._suspended: list[_Suspended] = []
         self._full: set[str] = set()
         """The queues whose slots are all taken."""
+        self._sharing: list[frozenset[str]] = []
+        """The queues that share slots."""
         self._older: list[str] | None = None
         """Live workers of older code, which cannot honour a suspension; ``None`` if that is not known."""
         self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self._workers_changed)
@@ -169,6 +172,16 @@ class Suspender(Service):
             self._full.add(queue)
             self.wake()
 
+    @contextmanager
+    def sharing(self, queues: Iterable[str]) -> Iterator[None]:
+        """During the block these queues share their slots: a run of one makes room for work of another."""
+        group = frozenset(queues)
+        self._sharing.append(group)
+        try:
+            yield
+        finally:
+            self._sharing.remove(group)
+
     def _workers_changed(self) -> None:
         self._older = None
 
@@ -199,15 +212,19 @@ class Suspender(Service):
         idle = [
             run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
         ]
-        for queue in {queue_of(run.queue) for run in idle}:
-            going = [run for run in idle if queue_of(run.queue) == queue]
-            for run in going[: await self._work(queue, len(going))]:
+        for queues in {self._group_of(queue_of(run.queue)) for run in idle}:
+            going = [run for run in idle if queue_of(run.queue) in queues]
+            for run in going[: await self._work(queues, len(going))]:
                 await self._look_at(run, now, least)
 
-    async def _work(self, queue: str, most: int) -> int:
-        """For how many slots of the queue work waits: what is pinned to the worker's version shares them."""
+    def _group_of(self, queue: str) -> frozenset[str]:
+        """The queues whose work has the slots of this one."""
+        return next((group for group in self._sharing if queue in group), frozenset({queue}))
+
+    async def _work(self, queues: Container[str], most: int) -> int:
+        """For how many slots of the queues work waits: what is pinned to the worker's version shares them."""
         names, schema, found = self._names(), self._settings.schema, 0
-        for stored in [one for one in self._full if queue_of(one) == queue]:
+        for stored in [one for one in self._full if queue_of(one) in queues]:
             async with self._pool.connection() as connection:
                 found += await workflow.work(connection, schema, queue=stored, names=names, most=most)
         return found

@@ -7,20 +7,19 @@ queue has no concurrency: workflows that wait for others in it would keep those 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._records.pins import queue_of, stored_queue
+from dbosflow._records.pins import queue_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.queues.limits import QueueLimits
 from dbosflow._store import workflow
 from dbosflow._store.notify import limits_topic, queue_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.runner import Runner
     from dbosflow._runtime.journal.journal import Journal
     from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.queues.slots import QueueSlots
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
@@ -49,48 +49,6 @@ class SlotsTaken(Protocol):
     """Called with whether all slots of a queue are taken: then what only waits is to make room."""
 
     def __call__(self, queue: str, *, all_of_them: bool) -> None: ...
-
-
-class QueueSlots:
-    """The slots of a worker for one queue: of all its claimers, if some of its workflows are pinned to a version."""
-
-    def __init__(self, concurrency: float) -> None:
-        self.concurrency = concurrency
-        self.running: set[str] = set()
-        self.lock = asyncio.Lock()
-        """Held from a look at the free slots until they are taken."""
-        self.claimers: list[Claimer] = []
-        self.were_freed = 0
-        """How many runs are over since the last claim from a queue with limits."""
-
-    @property
-    def free(self) -> float:
-        """How many more may run."""
-        return self.concurrency - len(self.running)
-
-    def freed(self, workflow_id: str) -> None:
-        """A run is over."""
-        self.running.discard(workflow_id)
-        self.were_freed += 1
-        for claimer in self.claimers:
-            claimer.look_for_more()
-
-    def take_freed(self) -> int:
-        """How many runs are over since the last call."""
-        freed, self.were_freed = self.were_freed, 0
-        return freed
-
-
-def slots_of(queues: Mapping[str, float], version: str | None) -> Iterator[tuple[str, QueueSlots]]:
-    """The queues that a worker claims from which serves ``queues``, each up to its concurrency.
-
-    With a version it also claims what is pinned to that. What waits for one queue shares its slots.
-    """
-    for queue, concurrency in queues.items():
-        slots = QueueSlots(concurrency)
-        yield queue, slots
-        if version is not None:
-            yield stored_queue(queue, version), slots
 
 
 class Claimer(Service):
@@ -135,7 +93,7 @@ class Claimer(Service):
         self._of_others: dict[str, str] = {}
         """The queues of runs that were adopted from other claimers."""
         self._missed_at = -math.inf
-        self._unsubscribe = wakeups.subscribe(queue_topic(queue), self.wake)
+        self._unsubscribe = wakeups.subscribe(queue_topic(queue), self._hinted)
         self._leave_quarantine = quarantine.when_free(self.wake)
 
     def adopt_of(self, queue: str) -> None:
@@ -155,20 +113,31 @@ class Claimer(Service):
         self._limits.close()
         self._slots_taken(self.queue, all_of_them=False)
         self._is_open = False
+        self._slots.have_enough(self)
         await super().close()
+
+    def _hinted(self) -> None:
+        self._slots.want(self)
+        self.wake()
 
     async def work_once(self) -> bool:
         """Claims up to the free slots, and launches the claimed workflows."""
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         async with self._slots.lock:
-            limit = int(min(self._slots.free, _CLAIM_LIMIT))
-            self._slots_taken(self.queue, all_of_them=limit <= 0 or self._limits.is_full)
+            self._slots.want(self)
+            limit = self._slots.free(_CLAIM_LIMIT)
+            self._slots_taken(self.queue, all_of_them=self._slots.are_taken or self._limits.is_full)
             self._more = True
             if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
                 return False
-            claimed, again = await self._claim(limit)
-            await self._launch(claimed)
+            again = False
+            try:
+                claimed, again = await self._claim(limit)
+                await self._launch(claimed)
+            finally:
+                if not again:
+                    self._slots.have_enough(self)
         await self._limits.settle()
         if again:
             return True

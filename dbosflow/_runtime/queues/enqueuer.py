@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.producers import is_unsure
 from dbosflow._runtime.process.service import Service, set_closed
+from dbosflow._runtime.streams.outside_writer import unsure_error
 from dbosflow._store import workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import PermissionDeniedError, SerializationError
@@ -39,6 +41,8 @@ class Enqueuer(Service):
 
     async def work_once(self) -> bool:
         """Writes all pending rows; a failed statement is sent again, since a repeated enqueue does nothing."""
+        if self._failures:
+            self._give_up()
         pending, self._pending = self._pending, {}
         if not pending:
             return False
@@ -59,6 +63,14 @@ class Enqueuer(Service):
         for workflow_id, (_, futures) in pending.items():
             _set_results(futures, is_new=workflow_id in new)
         return bool(self._pending)
+
+    def _give_up(self) -> None:
+        """Forgets starts whose message, if it is there, will soon not be found by its producer any more."""
+        for workflow_id, (row, futures) in list(self._pending.items()):
+            if row.message is not None and is_unsure(row.message.producer):
+                del self._pending[workflow_id]
+                for future in (one for one in futures if not one.done()):
+                    future.set_exception(unsure_error(workflow_id))
 
     async def _one_by_one(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
         """Writes the rows one by one after the database has refused one for its data; the others go on without it."""

@@ -4,7 +4,7 @@
 claim ──► took as much as there was room for ──► again, at once
       ├─► full ──────► until one of its workflows ends: here (a slot is freed), or elsewhere (a hint)
       ├─► busy ──────► another claimer has its turn: again in some milliseconds
-      ├─► held ──────► by its rate: until the next one may begin
+      ├─► held ──────► by its rate: until it has units for the next one, or gets some back, or more (a hint)
       ├─► paused ────► until the pause ends, or somebody ends it (a hint)
       └─► no limits ─► claimed as from any other queue, from here on
 ```
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _BUSY = (0.005, 0.02)
 """Seconds until the next look at a queue of which another claimer has its turn."""
+_DOUBLINGS = 10
+"""How often the time until the next look doubles, from the first of these numbers."""
 _LOOK = 0.01
 _LOOKS = 100
 """Seconds between two looks whether claims are over, and how many there are: a claim takes milliseconds."""
@@ -72,6 +74,8 @@ class QueueLimits:
         self.is_busy = False
         """Whether another claimer had its turn at the last look."""
         self._unsettled = 0
+        self._missed = 0
+        """How often in a row the turn was too late for what the look before it had seen."""
         self._timer = WakeTimer(wake)
         self._unsubscribe = wakeups.subscribe(limits_topic(self.name), self._changed)
 
@@ -110,17 +114,20 @@ class QueueLimits:
         self.is_full = room.is_open and room.is_full
         self._unsettled = 0 if room.settled else self._unsettled + 1
         most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)
+        self._missed = self._missed + 1 if room.tokens is not None and room.locked and not claimed else 0
         if self.is_busy:
             self._timer.expect(random.uniform(*_BUSY))  # noqa: S311 (jitter)
-        elif room.waits and room.tokens == 0 and not claimed:  # held; or what may go on cannot be taken here just now
-            self._timer.expect(max(room.rate_for or 0.0, _BUSY[0]))
+        elif room.waits and room.rate_for is not None and not claimed:
+            self._timer.expect(max(room.rate_for, _BUSY[0]))
+        elif self._missed:  # another queue of the bucket was faster; or what there is cannot be taken here just now
+            self._timer.expect(_BUSY[0] * 2 ** min(self._missed, _DOUBLINGS))
         elif room.paused_for is not None:
             self._timer.expect(max(room.paused_for, _BUSY[0]))
         elif not room.settled:
             self._timer.expect(_UNSETTLED)
         elif len(claimed) < min(freed, most) and _was_full(room, freed):
             self._announce([limits_topic(self.name)])
-        return claimed, bool(claimed) and len(claimed) >= most
+        return claimed, bool(claimed) and (len(claimed) >= most or room.tokens is not None)
 
     async def settle(self) -> None:
         """Counts what ran of the queue before it had limits, if whoever set them has not."""

@@ -16,6 +16,7 @@ from dbosflow._runtime.streams.paging import PageReader, outcome_of, unfit_item
 from dbosflow._runtime.streams.position import Position
 from dbosflow._store.waiter import Target
 from dbosflow.errors import (
+    CodecError,
     ConfigurationError,
     SerializationError,
     StreamError,
@@ -119,7 +120,7 @@ class StreamCursor:
                 page = await self._appearing()
             blocked = page.status is WorkflowStatus.BLOCKED
             self._see(UNSEEN if blocked else page.status)  # a later call reads a blocked workflow's status again
-            self._accept(page)
+            self._accept_readable(page)
             if blocked and not self._items and self._position.ending is None:
                 raise WorkflowBlockedError(self.workflow_id, self._blocked_message(page.error))
 
@@ -136,7 +137,7 @@ class StreamCursor:
         if page.status is None:
             page = await self._appearing()
         self._see(UNSEEN if page.status is WorkflowStatus.BLOCKED else page.status)
-        self._accept(page)
+        self._accept_readable(page)
 
     def expect_resumption(self) -> None:
         """Has the next page of a blocked workflow's stream wait until the workflow is resumed."""
@@ -253,6 +254,15 @@ class StreamCursor:
         if progress.kind is not None:
             ending = outcome_of(self._request, progress.kind, progress.error)
             self._position = replace(self._position, end=(progress.kind, progress.error), ending=ending)
+
+    def _accept_readable(self, page: Page) -> None:
+        """Adds the frames before the first one that cannot be decoded here; raises its error if it is the next one."""
+        try:
+            self._accept(page)
+        except CodecError:
+            if not self._items:
+                raise
+            self.caught_up = False
 
     def _accept(self, page: Page, progress: Progress | None = None) -> None:
         """Adds the frames of a page to the items; with ``progress``, only what was known and read at that point."""

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
-from dbosflow._records.producers import unique_outsider
+from dbosflow._records.producers import SURE, is_unsure, unique_outsider
 from dbosflow._runtime.process.service import Service, set_closed
 from dbosflow._store.notify import stream_topic
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import PermissionDeniedError, SerializationError
+from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError, SerializationError
 from dbosflow.serde import size_of
 from dbosflow.types import FrameKind
 
@@ -192,6 +192,8 @@ class OutsideWriter(Service, Generic[R]):
 
     async def work_once(self) -> bool:
         """Writes what is pending, up to the limit of a batch; what was not written stays pending, in its order."""
+        if self._failures:
+            self._give_up()
         taken = list(self._take())
         if not taken:
             return False
@@ -208,6 +210,13 @@ class OutsideWriter(Service, Generic[R]):
                 raise  # the block is sent again as it is
             await self._one_by_one(taken)
         return bool(self._pending)
+
+    def _give_up(self) -> None:
+        """Forgets blocks that, if they are there, will soon not be found by their producers any more."""
+        for stream_of, blocks in list(self._pending.items()):
+            for block in [one for one in blocks if is_unsure(one.producer)]:
+                self._forget(stream_of, block)
+                _tell_error(block.futures, unsure_error(stream_of[0]))
 
     def _take(self) -> Iterator[tuple[StreamKey, PendingBlock]]:
         """Takes the blocks for the next statement: of each stream the first ones, and nothing behind an end."""
@@ -280,6 +289,15 @@ class OutsideWriter(Service, Generic[R]):
         blocks.remove(block)
         if not blocks:
             del self._pending[stream_of]
+
+
+def unsure_error(workflow_id: str) -> DatabaseUnavailableError:
+    """The error of a write to a workflow that was tried for too long."""
+    msg = (
+        f"the database has not confirmed a write to workflow {workflow_id!r} for {SURE / 3600:.0f} hours: it is not "
+        "known whether the value is there. With an idempotency key it can be written again after any time"
+    )
+    return DatabaseUnavailableError(msg)
 
 
 def _tell(block: PendingBlock, offset: int) -> None:

@@ -1,7 +1,7 @@
 -- What a workflow waits for, as far as rows tell. All of these read only, for a person who asks for one workflow.
 
 -- name: subject (the workflow, with its owner, if it has one)
-SELECT w.id, w.name, w.status, w.queue, w.priority, w.epoch, w.recoveries, w.error::text AS error, w.created_at,
+SELECT w.id, w.name, w.status, w.queue, w.priority, w.epoch, coalesce(w.units, 1) AS units, w.recoveries, w.error::text AS error, w.created_at,
        w.cancel_requested_at IS NOT NULL AS cancel_requested, w.cancel_reason, w.timed_out, w.wake_at, w.deadline_at, w.ended_at, now() AS now,
        k.state AS owner_state, k.host AS owner_host, k.pid AS owner_pid, k.lease AS owner_lease,
        extract(epoch FROM now() - k.renewed_at)::double precision AS owner_silent
@@ -24,14 +24,26 @@ SELECT (SELECT count(*) FROM (
        (SELECT count(*) FROM (
            SELECT FROM dbosflow.workflow r WHERE r.worker_id IS NOT NULL AND r.queue = :queue LIMIT :limit) AS slots) AS running;
 
--- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, workflow_slot)
+-- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, bucket_pkey, workflow_slot)
+-- `rate_ends_at`: when its rate has units for the workflow, if it has none now: as in queue.sql.
 SELECT q.name, q.concurrency, q.worker_concurrency, q.paused AND coalesce(q.pause_ends_at > now(), true) AS paused, q.pause_ends_at,
-       q.rate_count, q.rate_period,
-       CASE WHEN q.rate_next_at - now() > (q.rate_burst - 1) * q.rate_period / q.rate_count * interval '1 second'
-            THEN q.rate_next_at - (q.rate_burst - 1) * q.rate_period / q.rate_count * interval '1 second' END AS rate_ends_at,
+       rate.count AS rate_count, rate.period AS rate_period, rate.bucket, rate.is_paused AS bucket_paused,
+       rate.pause_ends_at AS bucket_pause_ends_at, CASE WHEN rate.ends_at > now() THEN rate.ends_at END AS rate_ends_at,
        (SELECT count(*) FROM dbosflow.workflow r
         WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running
 FROM dbosflow.queue q
+CROSS JOIN LATERAL (
+    SELECT r.*, r.next_at - greatest(r.moved_at - now(), interval '0')
+                - (r.burst - least(:units, r.burst)) * r.period / r.count * interval '1 second' AS ends_at
+    FROM (
+        SELECT b.name AS bucket, coalesce(b.rate_count, q.rate_count) AS count, coalesce(b.rate_period, q.rate_period) AS period,
+               coalesce(b.rate_burst, q.rate_burst) AS burst, coalesce(b.rate_next_at, q.rate_next_at) AS next_at,
+               coalesce(b.rate_moved_at, q.rate_moved_at) AS moved_at, b.pause_ends_at,
+               b.paused AND coalesce(b.pause_ends_at > now(), true) AS is_paused
+        FROM (SELECT q.bucket AS name) AS own
+        LEFT JOIN dbosflow.bucket b ON b.name = own.name
+    ) AS r
+) AS rate
 WHERE q.name = :name;
 
 -- name: timers (sleeps, and operations with a deadline, whose time has not come and that are not over; index: step_pkey)

@@ -2,16 +2,36 @@
 -- rows that nobody else can wait for, and lock nothing else. Their parameters are cast, so that any driver can bind them.
 -- The rest is for engines, which apply what is committed: messages by `send` in message.sql.
 
--- name: start (a workflow, under an id that the engine has made, and that nobody else knows before the commit)
--- In another database than the engine's it writes nothing, and says so. With the section `notify` hints are sent at the
--- commit: NOTIFY beside data takes an instance-wide lock until the commit is flushed, so only who asks for it gets it.
-WITH here AS MATERIALIZED (
+-- name: part_here (whether this is the engine's database)
+here AS MATERIALIZED (
     SELECT (
 -- [cluster
         (SELECT system_identifier FROM pg_control_system()) ||
 -- ]
         '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
-), started AS (
+)
+
+-- name: part_item (several starts, each an object in an array; none in another database)
+item AS MATERIALIZED (
+    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
+           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
+                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
+    FROM here
+    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
+    WHERE here
+)
+
+-- name: part_answer (what the caller is told; with the section `notify` hints are sent at the commit)
+-- NOTIFY beside data takes an instance-wide lock until the commit is flushed, so only who asks for it gets it.
+SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
+-- [notify
+     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
+-- ]
+FROM here
+
+-- name: start (a workflow, under an id that the engine has made, and that nobody else knows before the commit)
+-- In another database than the engine's it writes nothing, and says so.
+WITH :part_here, started AS (
     INSERT INTO dbosflow.workflow
         (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
     SELECT CAST(:workflow_id AS text), CAST(:name AS text),
@@ -33,21 +53,11 @@ WITH here AS MATERIALIZED (
     SELECT started.id, a.key, a.value
     FROM started CROSS JOIN json_each_text(CAST(CAST(:attributes AS text) AS json)) AS a (key, value)
 )
-SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
--- [notify
-     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
--- ]
-FROM here;
+:part_answer;
 
 -- name: put (a row of the outbox: a start under a given id, or a message)
 -- Its id is by the clock of the server, as those that SQL functions make: so the rows of all senders are in one order.
-WITH here AS MATERIALIZED (
-    SELECT (
--- [cluster
-        (SELECT system_identifier FROM pg_control_system()) ||
--- ]
-        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
-), written AS (
+WITH :part_here, written AS (
     INSERT INTO dbosflow.outbox
         (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, key,
          producer, payload)
@@ -65,27 +75,10 @@ WITH here AS MATERIALIZED (
                         to_timestamp(CAST(:run_at AS double precision))) AS at) AS due
     WHERE here
 )
-SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
--- [notify
-     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
--- ]
-FROM here;
+:part_answer;
 
 -- name: start_all (`start` for several, each an object in an array)
-WITH here AS MATERIALIZED (
-    SELECT (
--- [cluster
-        (SELECT system_identifier FROM pg_control_system()) ||
--- ]
-        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
-), item AS MATERIALIZED (
-    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
-           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
-                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
-    FROM here
-    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
-    WHERE here
-), started AS (
+WITH :part_here, :part_item, started AS (
     INSERT INTO dbosflow.workflow
         (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
     SELECT id, item ->> 'name', CASE WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END, item ->> 'queue',
@@ -101,27 +94,10 @@ WITH here AS MATERIALIZED (
     INSERT INTO dbosflow.attribute (workflow_id, name, value)
     SELECT item.id, a.key, a.value FROM item CROSS JOIN json_each_text(item.item -> 'attributes') AS a (key, value)
 )
-SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
--- [notify
-     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
--- ]
-FROM here;
+:part_answer;
 
 -- name: put_all (`put` for several starts under given ids)
-WITH here AS MATERIALIZED (
-    SELECT (
--- [cluster
-        (SELECT system_identifier FROM pg_control_system()) ||
--- ]
-        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
-), item AS MATERIALIZED (
-    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
-           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
-                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
-    FROM here
-    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
-    WHERE here
-), written AS (
+WITH :part_here, :part_item, written AS (
     INSERT INTO dbosflow.outbox
         (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, payload)
     SELECT id, dbosflow.outbox_id(), item ->> 'name', item ->> 'queue', CAST(item ->> 'priority' AS integer),
@@ -133,37 +109,16 @@ WITH here AS MATERIALIZED (
     FROM item
     ORDER BY number
 )
-SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
--- [notify
-     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
--- ]
-FROM here;
+:part_answer;
 
 -- name: put_keyed (starts with keys, which are applied by the rules of dedup.sql, those with one key in this order)
-WITH here AS MATERIALIZED (
-    SELECT (
--- [cluster
-        (SELECT system_identifier FROM pg_control_system()) ||
--- ]
-        '/' || (SELECT oid FROM pg_database WHERE datname = current_database())) = CAST(:database AS text) AS here
-), item AS MATERIALIZED (
-    SELECT i.item, i.number, CAST(i.item ->> 'id' AS text) AS id,
-           coalesce(clock_timestamp() + CAST(i.item ->> 'delay' AS double precision) * interval '1 second',
-                    to_timestamp(CAST(i.item ->> 'run_at' AS double precision))) AS due_at
-    FROM here
-    CROSS JOIN json_array_elements(CAST(CAST(:items AS text) AS json)) WITH ORDINALITY AS i (item, number)
-    WHERE here
-), written AS (
+WITH :part_here, :part_item, written AS (
     INSERT INTO dbosflow.outbox_start (queue, key, id, start_id, input, request)
     SELECT item ->> 'key_queue', item ->> 'key', dbosflow.outbox_id(), id, item -> 'input', item -> 'request'
     FROM item
     ORDER BY number
 )
-SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
--- [notify
-     , CAST(pg_notify(CAST(:channel AS text), CAST(:hint AS text)) AS text) AS hinted
--- ]
-FROM here;
+:part_answer;
 
 -- name: database (what tells this database from all others; null: this role may not know the cluster)
 SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text AS database,

@@ -13,8 +13,14 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 -- has the blocks. Transaction ids wrap around; a block older than a day counts as seen, whatever its id.
 -- `turn` is the greatest turn that was trimmed; for values from outside, which have none, the workflow's last one: up to then
 -- it may have read them. A fork may not go back before it.
--- The DELETE has an array of offsets and also a range: before Postgres 17 the index is not used for the items of the
--- array, and the whole stream would be read.
+-- A writer whose answer was lost writes again, and finds its row here if its block was received and trimmed meanwhile. Whoever
+-- gave no key (`w:` and an id) does so for SURE (_records/producers.py) at most. So a day after they were trimmed the rows of such
+-- writers are joined to one, by the trims with the section `join`: a workflow that receives messages for ever has the rows of
+-- a day. The joined row has the sums, which are compared with limits, and the greatest turn: forks may go back as far as
+-- before. `late` finds them by the time in their names, which is the writers', so that nothing else is read but what was
+-- joined lately; what decides is the server's time. No row is joined twice: each trim adds what its own DELETE has removed.
+-- A DELETE has an array and also a range: before Postgres 17 the index is not used for the items of the array, and the whole
+-- stream would be read.
 WITH unseen AS MATERIALIZED (
     SELECT max(age(backend_xmin)) AS age
     FROM pg_stat_activity
@@ -52,6 +58,23 @@ WITH unseen AS MATERIALIZED (
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
       AND b."offset" < (SELECT "offset" FROM kept)
     RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset", b.checksum, b.turn
+-- [join
+), late AS MATERIALIZED (
+    SELECT t.producer
+    FROM dbosflow.stream_trim t
+    WHERE t.workflow_id = :workflow_id AND t.key = :key AND t.producer > 'w:' AND starts_with(t.producer, 'w:')
+      AND t.producer < 'w:' || regexp_replace(
+          lpad(to_hex((extract(epoch FROM now() - interval '1 day') * 1000)::bigint), 12, '0'), '^(.{8})', '\1-')
+      AND t."offset" IS NOT NULL AND t.trimmed_at < now() - interval '1 day'
+    ORDER BY t.producer
+    LIMIT 10000
+    FOR UPDATE SKIP LOCKED
+), joined AS (
+    DELETE FROM dbosflow.stream_trim t
+    WHERE t.workflow_id = :workflow_id AND t.key = :key AND t.producer = ANY(ARRAY(SELECT producer FROM late))
+      AND t.producer BETWEEN (SELECT min(producer) FROM late) AND (SELECT max(producer) FROM late)
+    RETURNING t.count, t.bytes, t."offset", t.turn
+-- ]
 )
 INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset", checksum, turn)
 SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."offset") FILTER (WHERE r.epoch = 0),
@@ -62,7 +85,14 @@ SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."of
 FROM removed r
 WHERE r.kind = 'values'
 GROUP BY r.producer
-ORDER BY r.producer
+-- [join
+UNION ALL
+SELECT :workflow_id, :key, 'w:', sum(j.count), sum(j.bytes), min(j."offset"), NULL,
+       CASE WHEN bool_and(j.turn IS NOT NULL) THEN max(j.turn) END
+FROM joined j
+HAVING count(*) > 0
+-- ]
+ORDER BY 3
 ON CONFLICT (workflow_id, key, producer)
 DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes,
               checksum = excluded.checksum,

@@ -39,7 +39,9 @@ CREATE TABLE dbosflow.workflow (
     timed_out           boolean,                           -- the request is that of its deadline: it ends as failed
     max_recoveries      integer,                           -- how many recoveries park it; null: the engine's setting
     iteration           integer,                           -- how often it was continued as new; null: never
-    slot                text                               -- the queue with limits in which it counts while it runs
+    slot                text,                              -- the queue with limits in which it counts while it runs
+    units               integer CHECK (units > 0),         -- what it takes of its queue's rate; null: 1
+    charged             text                               -- the bucket that it has taken them from; '': its queue's own rate
 ) WITH (fillfactor = 80);
 -- An ANALYZE of a few workflows that one statement made must not tell the planner that there is one time of creation: Postgres
 -- 18 would look up ids by the index of these times.
@@ -133,7 +135,8 @@ CREATE UNIQUE INDEX stream_block_input ON dbosflow.stream_block (workflow_id, ke
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
 
 -- What was trimmed from streams. A replay needs to know how much each producer has written, and a writer to an input
--- whether a block with its producer's name was there.
+-- whether a block with its producer's name was there. Rows of outside writers without a key are joined after a day, to one
+-- of the producer `w:`: see `trim` in retention.sql.
 CREATE TABLE dbosflow.stream_trim (
     workflow_id text   NOT NULL,
     key         text   NOT NULL,
@@ -143,6 +146,7 @@ CREATE TABLE dbosflow.stream_trim (
     "offset"    bigint,                                    -- of a block from outside; null for the workflow's own values
     checksum    integer,                                   -- of all values of the producer up to the last trimmed one
     turn        integer,                                   -- no fork goes back before it; null: older code has trimmed
+    trimmed_at  timestamptz NOT NULL DEFAULT now(),        -- for the first time
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 
@@ -246,7 +250,23 @@ CREATE TABLE dbosflow.queue (
     rate_count         integer     CHECK (rate_count > 0), -- how many of it begin in each period; null: any number
     rate_period        double precision CHECK (rate_period > 0),    -- seconds
     rate_burst         integer     CHECK (rate_burst > 0), -- how many of these may begin at once
-    rate_next_at       timestamptz                         -- when the next one would begin if all came evenly
+    rate_next_at       timestamptz,                        -- when the next one would begin if all came evenly
+    rate_moved_at      timestamptz,                        -- when that was set: a clock put back since is seen by it
+    bucket             text                                -- whose rate it has, in place of one of its own
+) WITH (fillfactor = 50);
+
+-- Rates that several queues share. A claim from such a queue holds this row, too, after the queue's: see queue.sql.
+CREATE TABLE dbosflow.bucket (
+    name          text             NOT NULL PRIMARY KEY,
+    rate_count    integer          NOT NULL CHECK (rate_count > 0),  -- how many units in each period
+    rate_period   double precision NOT NULL CHECK (rate_period > 0), -- seconds
+    rate_burst    integer          NOT NULL CHECK (rate_burst > 0),  -- how many units at once
+    rate_next_at  timestamptz,                                       -- as in `queue`
+    rate_moved_at timestamptz,
+    paused        boolean          NOT NULL DEFAULT false,           -- nothing of its queues begins
+    pause_ends_at timestamptz,
+    created_at    timestamptz      NOT NULL DEFAULT now(),
+    updated_at    timestamptz      NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
 -- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under

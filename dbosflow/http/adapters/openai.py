@@ -202,7 +202,7 @@ class _Served:
             raise WorkflowNotFoundError(workflow_id, "there is no such response")
         return _Started(workflow_id, str(model), int(info.created_at.timestamp()), info.status)
 
-    def _reader(self, workflow_id: str, view: View) -> EventReader:
+    def _reader(self, workflow_id: str, view: View, *, strict: bool = False) -> EventReader:
         context = self._context
         return EventReader(
             context.engine,
@@ -211,6 +211,7 @@ class _Served:
             Wanted(view=view),
             heartbeat=context.heartbeat,
             show_errors=context.show_errors,
+            strict=strict,
         )
 
     async def _events(self, request: Request, workflow_id: str, view: View, form: Format) -> Response:
@@ -240,7 +241,7 @@ class _Served:
     async def _finished(self, workflow_id: str) -> str | None:
         """The text of an answer, once it is complete; ``None`` if it ends in another way."""
         texts: list[str] = []
-        reader, good = self._reader(workflow_id, "committed"), False
+        reader, good = self._reader(workflow_id, "committed", strict=True), False
         while not reader.is_over:
             for event in await reader.read():
                 good = good or isinstance(event, CompleteEvent)

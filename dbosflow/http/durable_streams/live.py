@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from dbosflow.errors import CodecError
+from dbosflow.http.problems import log_unreadable
 from dbosflow.http.responses import while_wanted
 
 if TYPE_CHECKING:
@@ -42,10 +44,18 @@ class LiveResponse(Response):
 
     async def _send(self, send: Send) -> bool:
         """Sends the parts. Returns whether the client has taken all of them."""
-        async for part in self._parts:
-            try:
-                async with asyncio.timeout(self._context.limits.send_timeout):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-            except TimeoutError:
-                return False
+        try:
+            async for part in self._parts:
+                if not await self._send_part(part, send):
+                    return False
+        except CodecError as error:  # the client comes again, and learns it by the status
+            log_unreadable(error)
+        return True
+
+    async def _send_part(self, part: bytes, send: Send) -> bool:
+        try:
+            async with asyncio.timeout(self._context.limits.send_timeout):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            return False
         return True

@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from dbosflow.config import check_seconds
 from dbosflow.errors import (
+    CodecError,
     ConfigurationError,
     DbosflowError,
     PermissionDeniedError,
@@ -39,6 +40,7 @@ from dbosflow.http.durable_streams.contents import JSON
 from dbosflow.http.durable_streams.live import LiveResponse
 from dbosflow.http.durable_streams.refusals import SAFE, Refusal
 from dbosflow.http.durable_streams.workflow_streams import WorkflowSource
+from dbosflow.http.problems import log_unreadable
 from dbosflow.http.responses import while_wanted
 from dbosflow.streams.standalone import StandaloneStreams
 
@@ -223,6 +225,9 @@ def _refusal(error: DbosflowError) -> Refusal | None:
     match error:
         case WorkflowNotFoundError():
             return Refusal(404, "there is no such stream")
+        case CodecError():
+            log_unreadable(error)
+            return Refusal(500, "the server cannot read what is stored")
         case PermissionDeniedError():
             return Refusal(403, "the role of this server may not do that in the database")
         case StreamTruncatedError():

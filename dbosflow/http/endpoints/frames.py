@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from dbosflow.errors import RequestRefusedError, WorkflowCancelledError
+from dbosflow.errors import CodecError, RequestRefusedError, WorkflowCancelledError
 from dbosflow.http.access import expiry
 from dbosflow.http.endpoints.answering import json_text
 from dbosflow.http.endpoints.outcomes import PendingOutcome
-from dbosflow.http.events import CancelledEvent, CompleteEvent, ErrorEvent, HeartbeatEvent
+from dbosflow.http.events import CancelledEvent, CompleteEvent, ErrorEvent, HeartbeatEvent, UnreadableEvent
 from dbosflow.http.formats import NDJSON, sse
 from dbosflow.http.reading import EventReader
 from dbosflow.http.responses import EventsResponse
@@ -60,7 +60,7 @@ class EndpointReader(EventReader):
         if self._held is None:
             events = await super().read()
             last = events[-1] if events else None
-            if isinstance(last, ErrorEvent):
+            if isinstance(last, ErrorEvent) and not isinstance(last, UnreadableEvent):
                 events[-1] = await self._refusal(last) or last
             if not isinstance(last, CompleteEvent) or not (self._is_guarded or last.json is None):
                 return events
@@ -83,6 +83,8 @@ class EndpointReader(EventReader):
             return CancelledEvent(held.offset, error.reason)
         except RequestRefusedError as error:
             return ErrorEvent(held.offset, error.detail)
+        except CodecError as error:
+            return self.unreadable_at(held.offset, error)
         except Exception:  # noqa: BLE001 (of the author's: the worker has logged it)
             return ErrorEvent(held.offset, "the workflow failed")
 

@@ -77,10 +77,11 @@ function connect() {
   });
   on("complete", () => end("This chat has ended."));
   on("cancelled", () => end("This chat was cancelled."));
-  on("error", () => end("This chat has failed."));
   source.addEventListener("error", (event) => {
     if (event.data === undefined) lost();
+    else if (Number(event.lastEventId) <= last) end("The server cannot read the rest of this chat."); // it has no id
   });
+  on("error", () => end("This chat has failed."));
 }
 
 // Calls `handle(offset, data)` once for each frame, however often it comes.

@@ -1,0 +1,93 @@
+"""What makes a process a worker: ``engine.run_worker``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow._records.pins import check_queue
+from dbosflow._runtime.queues.slots import Serving
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_whole
+from dbosflow.errors import ConfigurationError
+from dbosflow.starts import EngineStarts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbosflow._runtime.engine.core import EngineCore
+
+CONCURRENCY = 50
+"""Workflows at once in a process: of those that mostly wait, one core runs as many with ease."""
+
+
+class EngineWorkers(EngineStarts):
+    """The engine as a worker of queues."""
+
+    _core: EngineCore
+
+    def run_worker(
+        self,
+        *queues: str,
+        concurrency: int = CONCURRENCY,
+        weights: Mapping[str, int] | None = None,
+        queue_concurrency: Mapping[str, int] | None = None,
+    ) -> None:
+        """Runs the workflows of the given queues until the engine closes; blocks.
+
+        See ``run_worker_async``, its awaitable twin, which can be cancelled, too.
+        """
+        serving = serving_of(queues, concurrency, weights, queue_concurrency)
+        self._host.call("run_worker_async", self._core.work, serving)
+
+    async def run_worker_async(
+        self,
+        *queues: str,
+        concurrency: int = CONCURRENCY,
+        weights: Mapping[str, int] | None = None,
+        queue_concurrency: Mapping[str, int] | None = None,
+    ) -> None:
+        """Runs the workflows of the given queues until the call is cancelled or the engine closes.
+
+        Args:
+            queues: the names of the queues (default: ``default``).
+            concurrency: how many workflows of each queue run at a time; with ``weights``, of all of them together.
+            weights: how the queues share ``concurrency`` slots, as ``{"urgent": 3, "bulk": 1}``: of those that have
+                work, each gets free slots by its weight, and one that alone has work gets all. Queues that are not in
+                it have the weight 1. What runs is not interrupted.
+            queue_concurrency: the most workflows of a queue that run at a time, for those that are to have fewer.
+
+        Raises:
+            ConfigurationError: a queue name or a number is not valid.
+            EngineClosedError: the engine was opened with ``executes=False``, or is not open.
+        """
+        serving = serving_of(queues, concurrency, weights, queue_concurrency)
+        await self._host.bridge(self._core.work(serving))
+
+
+def serving_of(
+    queues: tuple[str, ...],
+    concurrency: int,
+    weights: Mapping[str, int] | None,
+    queue_concurrency: Mapping[str, int] | None,
+) -> Serving:
+    """What a worker is to serve.
+
+    Raises:
+        ConfigurationError: a queue name or a number is not valid.
+    """
+    check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
+    names = [check_queue(queue) for queue in queues or (DEFAULT_QUEUE,)]
+    most = _checked("queue_concurrency", queue_concurrency or {}, names)
+    limits = {name: most.get(name, concurrency) for name in names}
+    if weights is None:
+        return Serving(limits)
+    given = _checked("weights", weights, names)
+    return Serving(limits, {name: given.get(name, 1) for name in names}, concurrency)
+
+
+def _checked(what: str, numbers: Mapping[str, int], names: list[str]) -> dict[str, int]:
+    for name, number in numbers.items():
+        if name not in names:
+            msg = f"{what} has queue {name!r}, which this worker does not serve: it serves {', '.join(names)}"
+            raise ConfigurationError(msg)
+        check_whole(f"{what} of queue {name!r}", number, 1, LARGEST_INTEGER)
+    return dict(numbers)
