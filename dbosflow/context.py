@@ -11,12 +11,12 @@ from dbosflow._records.keys import path_of
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import current_scope
-from dbosflow._runtime.operations import patches
+from dbosflow._runtime.operations import patches, using
 from dbosflow._runtime.operations.attributes import update_attributes
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch, named_region
 from dbosflow.attributes import checked_changes
-from dbosflow.config import check_identifier
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
@@ -63,6 +63,46 @@ class Current:
             ConfigurationError: a name or a value is not valid.
         """
         await update_attributes(self._branch(), checked_changes(attributes))
+
+    def use(self, units: int) -> None:
+        """In a sync workflow or step: says how many units were really used. See ``use_async``, its awaitable twin."""
+        refuse_on_loop("await current().use_async(...)")
+        scope = self._scope(check_whole("units", units, 0, LARGEST_INTEGER))
+        if isinstance(scope, StepAttempt):
+            drive(using.use_in_step(scope, scope.run.thread_driver, units))
+        else:
+            drive(using.use(scope, units))
+
+    async def use_async(self, units: int) -> None:
+        """In a workflow or step: says how many units were really used, and corrects the rate of its queue by that.
+
+        The first call of a workflow gives back what its start has taken (``options(units=...)``), and each takes what
+        it says: so in the end the rate has what all of them have said. On return that is durable. What a rate has not
+        is owed: nothing begins until then. A body's call counts once, however often it is replayed, and is on record.
+        A step's call counts in each attempt, for each has really used something. Where a worker dies in a call, it may
+        have counted, and then does not again in a body. Where the queue has no rate, and without a queue, nothing
+        happens.
+
+        Args:
+            units: how many more were used, since the last call: 0 or more.
+
+        Raises:
+            InWorkflowError: this is not the workflow or step of the calling code.
+            BranchError: the caller is no branch of its workflow.
+            ConfigurationError: the number is not valid.
+        """
+        scope = self._scope(check_whole("units", units, 0, LARGEST_INTEGER))
+        if isinstance(scope, StepAttempt):
+            await using.use_in_step(scope, scope.run.loop_driver, units)
+        else:
+            await using.use(scope, units)
+
+    def _scope(self, _units: int) -> RunBranch | StepAttempt:
+        scope = current_scope()
+        if isinstance(scope, Branch | StepAttempt) and scope.run.workflow_id == self.workflow_id:
+            return scope
+        msg = f"current() was called in workflow {self.workflow_id!r}, and its use(...) elsewhere: call current() here"
+        raise InWorkflowError(msg)
 
     def _branch(self) -> RunBranch:
         scope = current_scope()

@@ -32,6 +32,7 @@ class ScheduleDef:
     input_streams: tuple[str, ...]
     timeout: float | None
     max_recoveries: int | None
+    units: int | None
     attributes: str
     cron: str | None
     every: float | None
@@ -43,7 +44,10 @@ class ScheduleDef:
     @cached_property
     def fingerprint(self) -> str:
         """The same for equal schedules, in every process."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if self.units is None:  # as of versions that know no units
+            del values["units"]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property

@@ -110,6 +110,7 @@ class Workflow(Generic[P, R, T]):
         workflow_id: str | None = None,
         queue: str | None = None,
         priority: int = 0,
+        units: int = 1,
         timeout: float | timedelta | None = None,
         deadline: datetime | None = None,
         delay: float | timedelta | None = None,
@@ -127,6 +128,8 @@ class Workflow(Generic[P, R, T]):
                 new unique id.
             queue: the queue whose workers run the workflow, instead of this process.
             priority: the order within the queue. Lower numbers run first.
+            units: how much it takes of the rate of the queue when it begins, such as an estimate of tokens:
+                ``current().use`` corrects it. A queue without a rate does not ask for it.
             timeout: how long the workflow may take from its start, or from its enqueueing, in seconds or as a
                 ``timedelta``, however often it is interrupted. It replaces the ``timeout`` of ``@workflow``. A workflow
                 that has not ended by then is ended like a cancelled one, and fails with ``WorkflowTimeoutError``.
@@ -160,7 +163,7 @@ class Workflow(Generic[P, R, T]):
         if not isinstance(pin_version, bool | None):
             check_version("pin_version", pin_version)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
-        optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
+        optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at, units=units)
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
             optional=optional,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.step import History
+    from dbosflow._store.used_units import UsedUnits
     from dbosflow.definitions import WorkflowDef
     from dbosflow.errors import CodecError
 
@@ -46,6 +47,9 @@ class NoEngine:
 
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> NoReturn:
         raise AssertionError(workflow_id, topic)
+
+    async def use(self, used: UsedUnits) -> None:
+        raise AssertionError(used)
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         raise AssertionError(workflow_id, key)

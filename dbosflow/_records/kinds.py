@@ -49,6 +49,8 @@ class RecordKind(StrEnum):
     """A token was created; the record holds its secret."""
     ATTRIBUTES = "attributes"
     """Attributes of the workflow were set or removed, by the statement that wrote the record."""
+    USE = "use"
+    """Units that were really used have counted."""
     ANSWER = "answer"
     """The answer to a token was waited for."""
 

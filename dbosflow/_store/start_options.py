@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from dbosflow.attributes import attributes_text
-from dbosflow.config import check_duration, check_identifier, check_moment
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole
 from dbosflow.errors import ConfigurationError
 from dbosflow.types import OnDuplicate
 
@@ -37,6 +37,8 @@ class StartOptions(NamedTuple):
     """Seconds from the statement until it may begin; ``run_at`` is ``None`` then."""
     run_at: float | None = None
     """The time from which on it may begin, in seconds since 1970, by the database's clock."""
+    units: int | None = None
+    """What it takes of the rate of its queue, in place of one."""
 
     @property
     def is_scheduled(self) -> bool:
@@ -71,6 +73,7 @@ def checked_options(
     *,
     delay: float | timedelta | None = None,
     run_at: datetime | None = None,
+    units: int = 1,
 ) -> StartOptions | None:
     """The optional columns, checked; ``None`` if the start has none. Raises a ``ConfigurationError``."""
     if delay is not None and run_at is not None:
@@ -82,6 +85,7 @@ def checked_options(
         attributes=None if attributes is None else attributes_text(attributes),
         delay=None if delay is None else check_duration("delay", delay),
         run_at=None if run_at is None else check_moment("run_at", run_at).timestamp(),
+        units=check_whole("units", units, 1, LARGEST_INTEGER) if units != 1 else None,
     )
     return None if optional == NO_OPTIONS else optional
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TABLE = "transfer"
 
-TABLES = ("workflow", "step", "stream_block", "stream_trim", "attribute", "waiter")
+TABLES = ("workflow", "step", "stream_block", "stream_trim", "attribute", "waiter", "used_units")
 """What a workflow consists of, in the order in which it is written: the workflows first."""
 _FETCHED = 200
 """Rows that a cursor gets in one round trip."""

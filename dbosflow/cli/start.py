@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
-from dbosflow.cli.options import add_command, add_database, add_json
+from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.cli.selection import attribute, check_attributes
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import ConfigurationError
@@ -34,6 +34,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--workflow-id", metavar="ID", help="its id: if there is one, it is not started again")
     parser.add_argument("--priority", type=int, default=0, metavar="N", help="lower runs first (default: %(default)s)")
     parser.add_argument(
+        "--units", type=whole_number(1), default=1, metavar="N", help="of the queue's rate (default: 1)"
+    )
+    parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="it fails if it has not ended by then, counted from now"
     )
     parser.add_argument("--delay", type=float, metavar="SECONDS", help="it waits so long before it begins")
@@ -54,6 +57,7 @@ def _run(args: argparse.Namespace) -> int:
             queue=args.queue,
             workflow_id=args.workflow_id,
             priority=args.priority,
+            units=args.units,
             timeout=args.timeout,
             delay=args.delay,
             inputs=args.input,

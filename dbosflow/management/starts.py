@@ -33,6 +33,7 @@ class NamedStart(TypedDict, total=False):
         queue: the queue whose workers run it (default: ``default``).
         workflow_id: the idempotency key, as in ``options(...)`` of a workflow.
         priority: the order within the queue. Lower numbers run first.
+        units: how much it takes of the queue's rate.
         inputs: the keys of the inputs that the workflow declares: ``write_stream`` takes no others.
         timeout: how long it may take, in seconds or as a ``timedelta``. That of ``@workflow`` is not known here.
         deadline: the latest moment of its end, timezone-aware.
@@ -48,6 +49,7 @@ class NamedStart(TypedDict, total=False):
     queue: str
     workflow_id: str | None
     priority: int
+    units: int
     inputs: Sequence[str]
     timeout: float | timedelta | None
     deadline: datetime | None
@@ -85,9 +87,9 @@ class Starts:
         Args:
             name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
             args: the arguments as JSON values, by the names of the parameters.
-            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline``, ``delay``,
-                ``run_at``, ``attributes``, ``pin_version``, ``dedup_key``, ``on_duplicate`` and ``replace_within``; see
-                ``dbosflow.management.starts.NamedStart``.
+            options: ``queue``, ``workflow_id``, ``priority``, ``units``, ``inputs``, ``timeout``, ``deadline``,
+                ``delay``, ``run_at``, ``attributes``, ``pin_version``, ``dedup_key``, ``on_duplicate`` and
+                ``replace_within``; see ``dbosflow.management.starts.NamedStart``.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -108,6 +110,7 @@ def _row(
     queue: str = DEFAULT_QUEUE,
     workflow_id: str | None = None,
     priority: int = 0,
+    units: int = 1,
     inputs: Sequence[str] = (),
     timeout: float | timedelta | None = None,
     deadline: datetime | None = None,
@@ -130,7 +133,7 @@ def _row(
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
-    optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
+    optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at, units=units)
     dedup = checked_dedup(dedup_key, on_duplicate, replace_within, optional)
     text, declared = _arguments(name, args)
     waits_in = stored_queue(queue, pin_version)

@@ -70,7 +70,7 @@ def sealed(row: Enqueued, settings: Settings) -> Enqueued:
 
 _COLUMNS = (
     *("workflow_id", "name", "queue", "priority", "input_streams", "timeout", "deadline", "delay", "run_at"),
-    *("max_recoveries", "attributes", "key", "producer", "payload"),
+    *("max_recoveries", "units", "attributes", "key", "producer", "payload"),
 )
 
 
@@ -258,6 +258,7 @@ class EngineOutbox(EngineMessages):
             delay=options.delay,
             run_at=options.run_at,
             max_recoveries=options.max_recoveries,
+            units=options.units,
             attributes=options.attributes,
             payload=settings.chain.seal(request.arguments_text()),
         )

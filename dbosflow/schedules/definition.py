@@ -67,8 +67,8 @@ class Schedule:
 
     Args:
         name: the schedule's name, of up to 200 bytes. The workflow of a tick has the id ``name@2026-03-29T01:00:00Z``.
-        target: the workflow, or its ``options(...)`` with a priority, a timeout or attributes; or its name, if this
-            process has not its code.
+        target: the workflow, or its ``options(...)`` with a priority, units, a timeout or attributes; or its name, if
+            this process has not its code.
         options: see ``ScheduleOptions``.
 
     Raises:
@@ -129,6 +129,7 @@ class Schedule:
             input_streams=known.inputs if known else (),
             timeout=timeout if timeout is not None or known is None else known.timeout,
             max_recoveries=known.max_recoveries if known else None,
+            units=optional.units if optional is not None else None,
             attributes=json.dumps(attributes),
             **self._times,
             **self._policy,

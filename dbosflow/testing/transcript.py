@@ -48,7 +48,7 @@ _ASKED_FOR = frozenset(
             RecordKind.READ,
             RecordKind.FOR_EACH,
         ),
-        *(RecordKind.RECV, RecordKind.SEND, RecordKind.TOKEN, RecordKind.ANSWER),
+        *(RecordKind.RECV, RecordKind.SEND, RecordKind.TOKEN, RecordKind.ANSWER, RecordKind.USE),
         *(RecordKind.MAP, RecordKind.FIRST),
     }
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.streams.hub import SeenStatus
+    from dbosflow._store.used_units import UsedUnits
 
 Mail = dict[str, list[tuple[str, str]]]
 """The producer and the text of each message, by the key of its inbox."""
@@ -59,6 +60,9 @@ class MailEngine(NoEngine):
         blocks = (Block(offset, len(texts), FrameKind.VALUES, values, "s:", None),) if texts else ()
         assert len(json.loads(values)) == len(texts)
         return Page(WorkflowStatus.RUNNING, None, blocks, complete=True)
+
+    async def use(self, used: UsedUnits) -> None:
+        """Counts nothing."""
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Keeps them: nobody may read them again anyhow."""

@@ -21,7 +21,7 @@ OUTCOMES = {
         "flush",
         "emitted",
     ),
-    *("send", "recv", "token", "answer", "attributes"),
+    *("send", "recv", "token", "answer", "attributes", "use"),
     *("map", "first"),
     *("woken", "given_up", "expired", "cancelled"),
 }

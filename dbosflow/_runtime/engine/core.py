@@ -31,6 +31,7 @@ from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.deduplicator import Deduplicator
 from dbosflow._runtime.queues.enqueuer import Enqueuer
+from dbosflow._runtime.queues.units_writer import UnitsWriter
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.schedules.declarations import Declarations
 from dbosflow._runtime.schedules.requests import ScheduleRequests
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.message import LastValue
     from dbosflow._store.stream import Page
+    from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Enqueued, Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
@@ -124,7 +126,8 @@ class EngineCore:
             self._trimmer = InboxTrimmer(self._pool, schema)
             self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, deduplicator, self._waker)
-            writers = (self._input_writer, self._message_writer, self._trimmer)
+            self._units_writer = UnitsWriter(self._pool, schema, self.announce)
+            writers = (self._input_writer, self._message_writer, self._trimmer, self._units_writer)
             self.transactions = UserTransactions(
                 *(self._pool, self._settings, self.repository, self._wakeups, self.announce)
             )
@@ -322,6 +325,10 @@ class EngineCore:
             if not await self.transactions.bring(workflow_id):
                 raise
         return await self._message_writer.send(workflow_id, topic, text, producer)
+
+    async def use(self, used: UsedUnits) -> None:
+        """Makes units count that a workflow has really used; returns once that is durable."""
+        await self._units_writer.use(used)
 
     async def event(self, workflow_id: str, name: str, *, committed: bool, after: int, once: bool) -> LastValue:
         """Waits for a value of an event behind an offset; with ``once`` it only looks."""

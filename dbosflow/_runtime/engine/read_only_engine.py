@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.stream import Page
+    from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
 
@@ -60,6 +61,9 @@ class ReadOnlyEngine:
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:  # noqa: ARG002 (see EnginePort)
         """Sends nothing: what is not on record halts the code."""
         return 0
+
+    async def use(self, used: UsedUnits) -> None:
+        """Counts nothing."""
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Removes nothing."""

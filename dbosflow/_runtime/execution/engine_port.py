@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.stream import Page
+    from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Cancellation
@@ -48,6 +49,9 @@ class EnginePort(Protocol):
 
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
+
+    async def use(self, used: UsedUnits) -> None:
+        """Makes units count that a workflow has really used; returns once that is durable."""
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Removes the messages of an inbox before an offset, in the background; then calls ``removed`` with it."""

@@ -244,7 +244,7 @@ class RunBranch(Branch):
 class StepAttempt(Attempt):
     """An attempt of a step of a run."""
 
-    __slots__ = ("_sent", "place", "producers", "run")
+    __slots__ = ("_sent", "_used", "place", "producers", "run")
 
     def __init__(self, run: Run, key: str, name: str) -> None:
         super().__init__(key, name)
@@ -252,6 +252,7 @@ class StepAttempt(Attempt):
         self.producers: dict[str, Producer] = {}
         """How the attempt writes to each stream, as its first writer there set it."""
         self._sent = 0
+        self._used = 0
         self.place: Place | None = None
         """The place that the attempt's thread holds in its pool; ``None`` on the loop."""
 
@@ -260,6 +261,12 @@ class StepAttempt(Attempt):
         with self.run.buffer.lock:
             self._sent += 1
             return self._sent - 1
+
+    def count_used(self) -> int:
+        """Counts a correction of the units that the attempt has used; returns how many there were before."""
+        with self.run.buffer.lock:
+            self._used += 1
+            return self._used - 1
 
     def producer(self, key: str) -> Producer:
         """The producer of the attempt's values in the stream ``key``: rolled back on failure, unless set otherwise."""

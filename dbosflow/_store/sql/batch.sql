@@ -147,7 +147,7 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 INSERT INTO dbosflow.workflow
     (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at
 -- [options
-     , deadline_at, max_recoveries, wake_at
+     , deadline_at, max_recoveries, wake_at, units
 -- ]
     )
 SELECT s.id, s.name, CASE WHEN s.owned THEN 'running'
@@ -162,7 +162,7 @@ SELECT s.id, s.name, CASE WHEN s.owned THEN 'running'
 -- [options
      , least(greatest(due.at, now()) + s.timeout * interval '1 second', to_timestamp(s.deadline),
              (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id)), s.max_recoveries,
-       CASE WHEN due.at > now() THEN due.at END
+       CASE WHEN due.at > now() THEN due.at END, s.units
 -- ]
 FROM (
     SELECT :start_workflow_id AS id, :start_name AS name, :start_queue AS queue, :start_priority AS priority,
@@ -170,7 +170,7 @@ FROM (
            :start_input_streams AS input_streams, :start_owned AS owned
 -- [options
          , :option_timeout AS timeout, :option_deadline AS deadline, :option_max_recoveries AS max_recoveries,
-           :option_delay AS delay, :option_run_at AS run_at
+           :option_delay AS delay, :option_run_at AS run_at, :option_units AS units
 -- ]
 ) AS s
 -- [options

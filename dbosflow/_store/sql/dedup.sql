@@ -40,9 +40,9 @@ WITH start AS MATERIALIZED (
                 :names::text[], :stored_queues::text[], :priorities::integer[], :inputs::text[], :input_streams::text[],
                 :option_timeout::double precision[], :option_deadline::double precision[],
                 :option_max_recoveries::integer[], :option_attributes::text[], :option_delay::double precision[],
-                :option_run_at::double precision[])
+                :option_run_at::double precision[], :option_units::integer[])
          AS s (id, queue, key, policy, longest, name, stored_queue, priority, input, input_streams, timeout, deadline,
-               max_recoveries, attributes, delay, run_at)
+               max_recoveries, attributes, delay, run_at, units)
 ), act AS MATERIALIZED (
     SELECT s.*, holder.id AS holder,
            CASE WHEN holder.id IS NULL THEN 'start'
@@ -75,14 +75,14 @@ WITH start AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ), replaced AS (
     UPDATE dbosflow.workflow w
-    SET input = n.input::json, queue = n.stored_queue, priority = n.priority, max_recoveries = n.max_recoveries,
+    SET input = n.input::json, queue = n.stored_queue, priority = n.priority, max_recoveries = n.max_recoveries, units = n.units,
         input_streams = CASE WHEN n.input_streams IS NOT NULL
                              THEN ARRAY(SELECT json_array_elements_text(n.input_streams::json)) END,
         deadline_at = least(greatest(n.due_at, now()) + n.timeout * interval '1 second', to_timestamp(n.deadline)),
         wake_at = CASE WHEN w.status <> 'waiting' AND n.due_at > now() THEN n.due_at END,
         status = CASE WHEN w.status = 'waiting' THEN w.status WHEN n.due_at > now() THEN 'scheduled' ELSE 'queued' END
     FROM (
-        SELECT a.holder, a.input, a.stored_queue, a.priority, a.max_recoveries, a.input_streams, a.timeout, a.deadline,
+        SELECT a.holder, a.input, a.stored_queue, a.priority, a.max_recoveries, a.units, a.input_streams, a.timeout, a.deadline,
                CASE WHEN a.due_at IS NOT NULL
                     THEN least(a.due_at, x.created_at + a.longest * interval '1 second') END AS due_at
         FROM waiting x
@@ -102,12 +102,12 @@ WITH start AS MATERIALIZED (
     DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM begun))
 ), started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     SELECT a.id, a.name, CASE WHEN a.act = 'succeed' THEN 'waiting' WHEN a.due_at > now() THEN 'scheduled' ELSE 'queued' END,
            a.stored_queue, a.priority, a.input::json,
            CASE WHEN a.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(a.input_streams::json)) END,
            least(greatest(a.due_at, now()) + a.timeout * interval '1 second', to_timestamp(a.deadline)),
-           a.max_recoveries, CASE WHEN a.act = 'start' AND a.due_at > now() THEN a.due_at END
+           a.max_recoveries, CASE WHEN a.act = 'start' AND a.due_at > now() THEN a.due_at END, a.units
     FROM act a
     WHERE a.act = 'start' OR a.act = 'succeed' AND a.holder = ANY(ARRAY(SELECT id FROM begun))
     ORDER BY a.id

@@ -35,7 +35,7 @@ SELECT s.key, s.kind FROM dbosflow.step s WHERE s.workflow_id = :workflow_id AND
 -- was trimmed behind it, or holds values of older code, which have no turn.
 WITH original AS MATERIALIZED (
     SELECT w.id, w.name, w.status, w.queue, w.priority, w.input, w.input_streams, w.epoch, w.deadline_at - w.created_at AS allowed,
-           w.ended_at, w.max_recoveries, w.iteration,
+           w.ended_at, w.max_recoveries, w.iteration, w.units,
            coalesce(:turn::integer <= (SELECT c.turn FROM dbosflow.step c
                                        WHERE c.workflow_id = w.id AND c.key = '~' || w.iteration), false) AS is_earlier,
            :turn::integer > coalesce((SELECT max(s.turn) FROM dbosflow.step s WHERE s.workflow_id = w.id), -1) AS whole
@@ -103,9 +103,9 @@ WITH original AS MATERIALIZED (
 ), made AS (
     INSERT INTO dbosflow.workflow
         (id, name, status, queue, priority, input, input_streams, epoch, deadline_at, forked_from, forked_turn,
-         max_recoveries, iteration)
+         max_recoveries, iteration, units)
     SELECT :fork_id::text, o.name, 'queued', coalesce(:queue::text, o.queue), o.priority, o.input, o.input_streams, o.epoch,
-           now() + o.allowed, o.id, :turn::integer, o.max_recoveries, o.iteration
+           now() + o.allowed, o.id, :turn::integer, o.max_recoveries, o.iteration, o.units
     FROM original o
     WHERE NOT EXISTS (SELECT FROM truncated) AND NOT EXISTS (SELECT FROM unknown)
       AND NOT o.is_earlier AND (o.allowed <= interval '0') IS NOT TRUE

@@ -8,7 +8,7 @@ GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".str
 GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute,
-    :"schema".waiter, :"schema".outbox, :"schema".dedup, :"schema".outbox_start TO :"role";
+    :"schema".waiter, :"schema".outbox, :"schema".dedup, :"schema".outbox_start, :"schema".used_units TO :"role";
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
@@ -19,10 +19,10 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter, :"schema".outbox, :"schema".dedup, :"schema".outbox_start TO :"role";
-GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     ON :"schema".workflow TO :"role";
 GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error, queue, slot, input,
-    priority, input_streams, deadline_at, max_recoveries, wake_at) ON :"schema".workflow TO :"role"; -- of one that waits, by a later start
+    priority, input_streams, deadline_at, max_recoveries, wake_at, units) ON :"schema".workflow TO :"role"; -- of one that waits, by a later start
 GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
 GRANT INSERT, DELETE ON :"schema".waiter TO :"role";

@@ -28,5 +28,9 @@ WITH current AS MATERIALIZED (
     USING current c
     WHERE t.workflow_id = :workflow_id::text AND t."offset" IS NULL
       AND NOT (t.producer = c.path OR starts_with(t.producer, c.path || '/'))
+), used AS (
+    DELETE FROM dbosflow.used_units u
+    USING current c
+    WHERE u.workflow_id = :workflow_id::text AND u.key <> '' AND NOT starts_with(u.key, c.path || '/')
 )
 SELECT count(*) AS removed FROM removed;

@@ -33,7 +33,7 @@ FROM here
 -- In another database than the engine's it writes nothing, and says so.
 WITH :part_here, started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     SELECT CAST(:workflow_id AS text), CAST(:name AS text),
            CASE WHEN due.at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END, CAST(:queue AS text), CAST(:priority AS integer),
            CAST(CAST(:payload AS text) AS json),
@@ -41,7 +41,7 @@ WITH :part_here, started AS (
                 THEN ARRAY(SELECT json_array_elements_text(CAST(CAST(:input_streams AS text) AS json))) END,
            least(greatest(due.at, clock_timestamp()) + CAST(:timeout AS double precision) * interval '1 second',
                  to_timestamp(CAST(:deadline AS double precision))),
-           CAST(:max_recoveries AS integer), CASE WHEN due.at > clock_timestamp() THEN due.at END
+           CAST(:max_recoveries AS integer), CASE WHEN due.at > clock_timestamp() THEN due.at END, CAST(:units AS integer)
     FROM here
     CROSS JOIN LATERAL (
         SELECT coalesce(clock_timestamp() + CAST(:delay AS double precision) * interval '1 second',
@@ -59,16 +59,16 @@ WITH :part_here, started AS (
 -- Its id is by the clock of the server, as those that SQL functions make: so the rows of all senders are in one order.
 WITH :part_here, written AS (
     INSERT INTO dbosflow.outbox
-        (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, key,
-         producer, payload)
+        (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, units, attributes,
+         key, producer, payload)
     SELECT CAST(:workflow_id AS text), dbosflow.outbox_id(), CAST(:name AS text), CAST(:queue AS text),
            coalesce(CAST(:priority AS integer), 0),
            CASE WHEN CAST(:input_streams AS text) IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(CAST(CAST(:input_streams AS text) AS json))) END,
            least(greatest(due.at, clock_timestamp()) + CAST(:timeout AS double precision) * interval '1 second',
                  to_timestamp(CAST(:deadline AS double precision))),
-           CAST(:max_recoveries AS integer), due.at, CAST(CAST(:attributes AS text) AS json), CAST(:key AS text),
-           CAST(:producer AS text), CAST(CAST(:payload AS text) AS json)
+           CAST(:max_recoveries AS integer), due.at, CAST(:units AS integer), CAST(CAST(:attributes AS text) AS json),
+           CAST(:key AS text), CAST(:producer AS text), CAST(CAST(:payload AS text) AS json)
     FROM here
     CROSS JOIN LATERAL (
         SELECT coalesce(clock_timestamp() + CAST(:delay AS double precision) * interval '1 second',
@@ -80,14 +80,15 @@ WITH :part_here, written AS (
 -- name: start_all (`start` for several, each an object in an array)
 WITH :part_here, :part_item, started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     SELECT id, item ->> 'name', CASE WHEN due_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END, item ->> 'queue',
            CAST(item ->> 'priority' AS integer), item -> 'input',
            CASE WHEN item ->> 'input_streams' IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(item -> 'input_streams')) END,
            least(greatest(due_at, clock_timestamp()) + CAST(item ->> 'timeout' AS double precision) * interval '1 second',
                  to_timestamp(CAST(item ->> 'deadline' AS double precision))),
-           CAST(item ->> 'max_recoveries' AS integer), CASE WHEN due_at > clock_timestamp() THEN due_at END
+           CAST(item ->> 'max_recoveries' AS integer), CASE WHEN due_at > clock_timestamp() THEN due_at END,
+           CAST(item ->> 'units' AS integer)
     FROM item
     ORDER BY id
 ), attributed AS (
@@ -99,13 +100,15 @@ WITH :part_here, :part_item, started AS (
 -- name: put_all (`put` for several starts under given ids)
 WITH :part_here, :part_item, written AS (
     INSERT INTO dbosflow.outbox
-        (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, payload)
+        (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, units, attributes,
+         payload)
     SELECT id, dbosflow.outbox_id(), item ->> 'name', item ->> 'queue', CAST(item ->> 'priority' AS integer),
            CASE WHEN item ->> 'input_streams' IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(item -> 'input_streams')) END,
            least(greatest(due_at, clock_timestamp()) + CAST(item ->> 'timeout' AS double precision) * interval '1 second',
                  to_timestamp(CAST(item ->> 'deadline' AS double precision))),
-           CAST(item ->> 'max_recoveries' AS integer), due_at, item -> 'attributes', item -> 'input'
+           CAST(item ->> 'max_recoveries' AS integer), due_at, CAST(item ->> 'units' AS integer), item -> 'attributes',
+           item -> 'input'
     FROM item
     ORDER BY number
 )
@@ -176,9 +179,9 @@ WITH taken AS MATERIALIZED (
     ) AS o
 ), started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     SELECT t.workflow_id, t.name, CASE WHEN t.wake_at > now() THEN 'scheduled' ELSE 'queued' END, t.queue, t.priority,
-           t.payload, t.input_streams, t.deadline_at, t.max_recoveries, CASE WHEN t.wake_at > now() THEN t.wake_at END
+           t.payload, t.input_streams, t.deadline_at, t.max_recoveries, CASE WHEN t.wake_at > now() THEN t.wake_at END, t.units
     FROM taken t
     ORDER BY t.workflow_id
     ON CONFLICT (id) DO NOTHING

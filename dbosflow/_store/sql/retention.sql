@@ -218,6 +218,8 @@ WITH old AS MATERIALIZED (
     DELETE FROM dbosflow.step WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), attributes AS (
     DELETE FROM dbosflow.attribute WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
+), used AS (
+    DELETE FROM dbosflow.used_units WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), waiters AS (
     DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), held AS MATERIALIZED ( -- in the order in which starts lock them: see dedup.sql

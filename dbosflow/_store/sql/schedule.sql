@@ -14,7 +14,7 @@ FROM (SELECT coalesce(:now::timestamptz, now()) AS now) AS clock;
 
 -- name: part_schedule
 s.name, s.version, s.workflow, s.queue, s.priority, s.input::text AS input, s.tick_parameter, s.input_streams, s.timeout,
-s.max_recoveries, s.attributes::text AS attributes, s.cron, s.every, s.timezone, s.overlap, s.catch_up, s.jitter, s.module,
+s.max_recoveries, s.units, s.attributes::text AS attributes, s.cron, s.every, s.timezone, s.overlap, s.catch_up, s.jitter, s.module,
 s.fingerprint, s.fingerprints, s.paused_at, s.paused_because, s.next_at, s.checked_at, s.set_at, s.last_at, s.missed, s.buffered_at,
 s.open_ids, s.created_at
 
@@ -81,10 +81,10 @@ FROM moved m;
 -- name: part_start (inserts the decided workflows of a schedule that was moved on)
 started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
+        (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at, units)
     SELECT d.id, m.workflow, CASE WHEN d.begins_at > :now::timestamptz THEN 'scheduled' ELSE 'queued' END, m.queue, m.priority,
            d.input::json, m.input_streams, greatest(d.begins_at, now()) + m.timeout * interval '1 second', m.max_recoveries,
-           CASE WHEN d.begins_at > :now::timestamptz THEN d.begins_at END
+           CASE WHEN d.begins_at > :now::timestamptz THEN d.begins_at END, m.units
     FROM moved m
     JOIN decided d ON d.decision = 'start'
     ORDER BY d.id
@@ -124,12 +124,12 @@ FOR UPDATE;
 
 -- name: add (no row: there is one of this name)
 INSERT INTO dbosflow.schedule
-    (name, workflow, queue, priority, input, tick_parameter, input_streams, timeout, max_recoveries, attributes, cron, every,
-     timezone, overlap, catch_up, jitter, module, fingerprint, fingerprints, next_at, checked_at,
+    (name, workflow, queue, priority, input, tick_parameter, input_streams, timeout, max_recoveries, units, attributes, cron,
+     every, timezone, overlap, catch_up, jitter, module, fingerprint, fingerprints, next_at, checked_at,
      set_at, created_at)
 VALUES (:name::text, :workflow::text, :queue::text, :priority::integer, :input::json, :tick_parameter::text,
-        :input_streams::text[], :timeout::double precision, :max_recoveries::integer, :attributes::json, :cron::text,
-        :every::double precision, :timezone::text, :overlap::text, :catch_up::double precision, :jitter::double precision,
+        :input_streams::text[], :timeout::double precision, :max_recoveries::integer, :units::integer, :attributes::json,
+        :cron::text, :every::double precision, :timezone::text, :overlap::text, :catch_up::double precision, :jitter::double precision,
         :module::text, :fingerprint::text, :fingerprints::text[], :next_at::timestamptz, :now::timestamptz,
         :now::timestamptz, :now::timestamptz)
 ON CONFLICT (name) DO NOTHING
@@ -139,8 +139,8 @@ RETURNING name;
 UPDATE dbosflow.schedule s
 SET version = gen_random_uuid(), workflow = :workflow::text, queue = :queue::text, priority = :priority::integer,
     input = :input::json, tick_parameter = :tick_parameter::text, input_streams = :input_streams::text[],
-    timeout = :timeout::double precision, max_recoveries = :max_recoveries::integer, attributes = :attributes::json,
-    cron = :cron::text, every = :every::double precision, timezone = :timezone::text, overlap = :overlap::text,
+    timeout = :timeout::double precision, max_recoveries = :max_recoveries::integer, units = :units::integer,
+    attributes = :attributes::json, cron = :cron::text, every = :every::double precision, timezone = :timezone::text, overlap = :overlap::text,
     catch_up = :catch_up::double precision, jitter = :jitter::double precision, module = :module::text,
     fingerprint = :fingerprint::text, fingerprints = :fingerprints::text[], next_at = :next_at::timestamptz,
     checked_at = :checked_at::timestamptz, set_at = :set_at::timestamptz,

@@ -180,6 +180,7 @@ CREATE TABLE dbosflow.outbox (
     payload        json        NOT NULL,                   -- the arguments by parameter name, or the message
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (workflow_id, id),
+    units          integer     CHECK (units > 0),
     CONSTRAINT either_start_or_message CHECK ((name IS NULL) <> (key IS NULL) AND (name IS NULL) = (queue IS NULL)),
     CONSTRAINT workflow_id_of_1_to_512_bytes CHECK (octet_length(workflow_id) BETWEEN 1 AND 512),
     CONSTRAINT name_of_1_to_512_bytes CHECK (octet_length(name) BETWEEN 1 AND 512),
@@ -269,6 +270,14 @@ CREATE TABLE dbosflow.bucket (
     updated_at    timestamptz      NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
+-- What workflows have really used of a rate, in place of the units of their starts: see used_units.sql.
+CREATE TABLE dbosflow.used_units (
+    workflow_id text    NOT NULL,
+    key         text    NOT NULL,                          -- of the call that said so; '': the start's units were given back
+    units       integer NOT NULL,
+    PRIMARY KEY (workflow_id, key)
+);
+
 -- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under
 -- `id`, which no workflow can have (_records/spaces.py). Whoever writes to one holds this row FOR UPDATE; so its tail, and what
 -- is known of its producers, is read in a later statement of the same transaction.
@@ -330,6 +339,7 @@ CREATE TABLE dbosflow.schedule (
     buffered_at    timestamptz,                            -- the tick that waits for the end of what runs
     open_ids       text[]           NOT NULL DEFAULT '{}', -- the newest that it has started and that had not ended
     created_at     timestamptz      NOT NULL DEFAULT now(),
+    units          integer          CHECK (units > 0),
     CONSTRAINT either_cron_or_every CHECK ((cron IS NULL) <> (every IS NULL))
 ) WITH (fillfactor = 50);
 -- Scanned by a scheduler, for what is due; for what was written by a clock that was ahead; and for ticks that wait.
@@ -386,11 +396,11 @@ AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE =
 -- id of a workflow that is there, nothing happens. What is NULL was not given.
 CREATE FUNCTION dbosflow.start_workflow(
     name text, args jsonb DEFAULT '{}', queue text DEFAULT 'default', workflow_id text DEFAULT NULL,
-    priority integer DEFAULT 0, timeout interval DEFAULT NULL, inputs text[] DEFAULT NULL
+    priority integer DEFAULT 0, timeout interval DEFAULT NULL, inputs text[] DEFAULT NULL, units integer DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
 BEGIN ATOMIC
-    INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, priority, input_streams, deadline_at, payload)
+    INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, priority, input_streams, deadline_at, units, payload)
     SELECT coalesce(start_workflow.workflow_id, dbosflow.outbox_id()::text), dbosflow.outbox_id(),
            coalesce(start_workflow.name, dbosflow.refuse(
                'start_workflow needs the name of a workflow', 'It is that of the function, or of @workflow(name=...).')),
@@ -402,7 +412,7 @@ BEGIN ATOMIC
                'inputs must be keys of 1 to 512 bytes that do not begin with dbosflow/',
                'They are those that the workflow declares. What begins with dbosflow/ holds messages and events.')]
            ELSE start_workflow.inputs END,
-           clock_timestamp() + start_workflow.timeout, coalesce(start_workflow.args, '{}')::json
+           clock_timestamp() + start_workflow.timeout, start_workflow.units, coalesce(start_workflow.args, '{}')::json
     RETURNING outbox.workflow_id;
 END;
 

@@ -7,7 +7,7 @@ WITH enqueued AS (
 -- ]
 INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams
 -- [options
-     , deadline_at, max_recoveries, wake_at
+     , deadline_at, max_recoveries, wake_at, units
 -- ]
     )
 SELECT s.id, s.name,
@@ -22,17 +22,17 @@ SELECT s.id, s.name,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
 -- [options
      , least(greatest(due.at, now()) + s.timeout * interval '1 second', to_timestamp(s.deadline)), s.max_recoveries,
-       CASE WHEN due.at > now() THEN due.at END
+       CASE WHEN due.at > now() THEN due.at END, s.units
 -- ]
 FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[],
             :input_streams::text[]
 -- [options
           , :option_timeout::double precision[], :option_deadline::double precision[], :option_max_recoveries::integer[],
-            :option_delay::double precision[], :option_run_at::double precision[]
+            :option_delay::double precision[], :option_run_at::double precision[], :option_units::integer[]
 -- ]
     ) AS s (id, name, queue, priority, input, input_streams
 -- [options
-          , timeout, deadline, max_recoveries, delay, run_at
+          , timeout, deadline, max_recoveries, delay, run_at, units
 -- ]
     )
 -- [options
