@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._runtime.process.database import find_database
 from dbosflow._store.migrate import current_revision
+from dbosflow.cli.modules import load_codecs
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
 from dbosflow.engine import Engine
 from dbosflow.errors import ConfigurationError, SchemaError
@@ -65,6 +66,7 @@ def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
 
     It creates no schema: looking at the wrong database is an error, and not an empty list.
     """
+    codecs = load_codecs(getattr(args, "codecs", None))
     with found_database(args, looks=looks) as url:
         if current_revision(url, args.schema) is None:
             msg = (
@@ -72,5 +74,5 @@ def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
                 "The first worker or engine that opens it makes the schema, and so does `dbosflow migrate`"
             )
             raise SchemaError(msg)
-        with Engine(url, schema=args.schema, executes=False) as engine:
+        with Engine(url, schema=args.schema, executes=False, codecs=codecs) as engine:
             yield engine

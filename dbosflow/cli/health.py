@@ -45,7 +45,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--pid", type=whole_number(1), metavar="PID", help="ask for this process (default: any)")
     add_json(parser, 'an object of "healthy", "reason" and "pid" (the process; null if there is none)')
-    add_database(parser)
+    add_database(parser, payloads=False)
 
 
 def _run(args: argparse.Namespace) -> int:

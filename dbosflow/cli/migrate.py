@@ -45,7 +45,7 @@ def add_to(commands: Commands) -> None:
         'one object of "schema", "before" (the revision; null: there was no schema), "after"; with --sql "sql"; '
         'with --grants only "schema", "role", "sql"',
     )
-    add_database(parser)
+    add_database(parser, payloads=False)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError
@@ -24,9 +24,45 @@ def load_workflows(*names: str) -> list[ModuleType]:
 
     The current directory is searched first, and its ``src``, if there is one.
     """
-    here = Path.cwd()
-    sys.path[:0] = [str(path) for path in (here, here / "src") if path.is_dir()]
+    _search_here()
     return [_load(name) for name in names]
+
+
+def load_object(option: str, name: str, example: str) -> Any:
+    """The object of ``module:name``, as an option gives it. The module is looked for as those of workflows are.
+
+    Raises:
+        ConfigurationError: there is none. ``example`` shows how it is written.
+    """
+    _search_here()
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        msg = f"{option} {name}: write it as {example}"
+        raise ConfigurationError(msg)
+    try:
+        return getattr(_imported(module), attribute)
+    except AttributeError:
+        msg = f"{option} {name}: module {module!r} has no {attribute!r}; write it as {example}"
+        raise ConfigurationError(msg) from None
+
+
+def load_codecs(name: str | None) -> Any:
+    """The codecs of ``--codecs``: the object, or what it returns if it can be called; ``None`` if none are named."""
+    if name is None:
+        return None
+    found = load_object("--codecs", name, "myapp.secrets:codecs")
+    try:
+        return found() if callable(found) else found
+    except Exception as error:  # the code of the user may raise anything
+        msg = f"--codecs {name}: {type(error).__name__}: {error}; -v shows all of it"
+        raise ConfigurationError(msg) from error
+
+
+def _search_here() -> None:
+    here = Path.cwd()
+    wanted = [str(path) for path in (here, here / "src") if path.is_dir()]
+    if sys.path[: len(wanted)] != wanted:
+        sys.path[:0] = wanted
 
 
 def _load(name: str) -> ModuleType:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbosflow.codecs import ENCRYPTION_KEYS_VARIABLE
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, LARGEST_INTEGER, Settings, check_schema
 from dbosflow.errors import ConfigurationError
 
@@ -53,8 +54,8 @@ def add_url(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def add_database(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for the database and the schema in it."""
+def add_database(parser: argparse.ArgumentParser, *, payloads: bool = True) -> None:
+    """Adds the options for the database, the schema in it, and, with ``payloads``, the codecs of what is there."""
     group = add_url(parser)
     group.add_argument(
         "--embedded", action="store_true", help="use the embedded server, which is for development; needs no URL"
@@ -72,6 +73,15 @@ def add_database(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_SCHEMA,
         help="the schema of dbosflow's tables (default: %(default)s)",
     )
+    if payloads:
+        group.add_argument(
+            "--codecs",
+            metavar="MODULE:NAME",
+            help=(
+                "the codecs of the payloads, as your engines have them: a list in a module of yours, or a function "
+                f"that returns it (default: encryption with the keys of ${ENCRYPTION_KEYS_VARIABLE}, if that is set)"
+            ),
+        )
 
 
 def _schema(text: str) -> str:

@@ -38,7 +38,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="remove nothing; say how many would go")
     add_json(parser, 'an object with "pruned", the number of workflows that are gone; with --dry-run "prunable"')
-    add_database(parser)
+    add_database(parser, payloads=False)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from dbosflow.cli.options import Commands
 
 _DESCRIPTION = """\
-Put every payload under the first key of DBOSFLOW_ENCRYPTION_KEYS: what another
-key of it encrypts, and what is not encrypted. Workers may run meanwhile, and all of
-them should write with that key already. If interrupted, run it again: it rewrites
+Put every payload under the first key of DBOSFLOW_ENCRYPTION_KEYS, or of --codecs:
+what another key encrypts, and what is not encrypted. Workers may run meanwhile, and
+all of them should write with that key already. If interrupted, run it again: it rewrites
 only what is left. It needs the rights of the schema's owner."""
 
 

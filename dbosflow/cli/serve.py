@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli.database import check_has_url, embedded_directory
-from dbosflow.cli.modules import MODULE_HELP, load_workflows
+from dbosflow.cli.modules import MODULE_HELP, load_codecs, load_object, load_workflows
 from dbosflow.cli.options import add_command, add_database, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.supervisor import Supervisor
 from dbosflow.config import DATABASE_URL_VARIABLE
 from dbosflow.engine import Engine
-from dbosflow.errors import ConfigurationError
 from dbosflow.streams.declared import Stream
 
 if TYPE_CHECKING:
@@ -96,8 +94,9 @@ async def _serve(args: argparse.Namespace, directory: Path | None, modules: Sequ
     from dbosflow.http.endpoints import EXPOSED
     from dbosflow.http.server import Server
 
-    authorize = None if args.authorize is None else _named(args.authorize)
-    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False)
+    authorize = None if args.authorize is None else load_object("--authorize", args.authorize, "myapp.web:authorize")
+    codecs = load_codecs(args.codecs)
+    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False, codecs=codecs)
     streams = [*_declared(Stream, modules), *(args.streams or ())]
     app = create_app(
         engine,
@@ -109,15 +108,6 @@ async def _serve(args: argparse.Namespace, directory: Path | None, modules: Sequ
     server = Server(app, args.host, args.port)
     async with engine:
         return await (_with_workers(args, server) if args.workers else _alone(args, server))
-
-
-def _named(name: str) -> Any:
-    """The object of ``module:name``."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"--authorize {name}: {error}; write it as myapp.web:authorize") from None
 
 
 async def _alone(args: argparse.Namespace, server: Server) -> int:
@@ -171,4 +161,5 @@ def _worker_command(args: argparse.Namespace) -> list[str]:
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
     options += ["--verbose"] if args.verbose else []
+    options += [] if args.codecs is None else [f"--codecs={args.codecs}"]
     return [*dbosflow_command(), "worker", *options, *args.modules]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
-from dbosflow.cli.modules import MODULE_HELP, load_workflows
+from dbosflow.cli.modules import MODULE_HELP, load_codecs, load_workflows
 from dbosflow.cli.options import add_command, add_database, age, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.served_queues import add_queues, again, check_queues, served
@@ -158,6 +158,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
     options += [f"--loop={args.loop}", f"--log-format={args.log_format}"]
     options += ["--verbose"] if args.verbose else []
+    options += [] if args.codecs is None else [f"--codecs={args.codecs}"]
     options += [] if args.version_name is None else [f"--version-name={args.version_name}"]
     options += [] if args.retention is None else [f"--retention={args.retention}s"]
     if args.retention_failed is not None:
@@ -187,6 +188,7 @@ def _work(args: argparse.Namespace, directory: Path | None) -> int:
         schema=args.schema,
         retention=_retention(args),
         version=args.version_name,
+        codecs=load_codecs(args.codecs),
     )
     worker = _Worker(engine, *served(args))
     gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them

@@ -46,7 +46,7 @@ def add_to(commands: Commands) -> None:
         'an object of "ok" (no problem) and "checks"; each has "check", "verdict" (ok, warning, problem), "found", '
         '"advice" and "facts", the numbers behind it',
     )
-    add_database(parser)
+    add_database(parser, payloads=False)
 
 
 def _run(args: argparse.Namespace) -> int:
