@@ -249,14 +249,23 @@ async def release(
 
 
 async def put_off(
-    connection: AsyncConnection[Any], schema: str, *, workflow_id: str, worker_id: UUID, epoch: int, error: str
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    workflow_id: str,
+    worker_id: UUID,
+    epoch: int,
+    error: str,
+    was_requested: bool,
 ) -> bool:
     """Has a workflow of a live worker wait for a time; returns whether it does. Not while its row is locked.
 
-    The ``error`` is stored as it is: it is for those who cannot decode anything.
+    The ``error`` is stored as it is: it is for those who cannot decode anything. With a cancellation that the run did
+    not know of, unless ``was_requested``, the workflow is due at once.
     """
-    which = {"workflow_id": workflow_id, "worker_id": worker_id, "epoch": epoch, "error": error}
-    return bool(await fetch_all(connection, schema, _TABLE, "put_off", **which))
+    which = {"workflow_id": workflow_id, "worker_id": worker_id, "epoch": epoch}
+    more = {"error": error, "was_requested": was_requested}
+    return bool(await fetch_all(connection, schema, _TABLE, "put_off", **which, **more))
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:

@@ -20,6 +20,7 @@ from dbosflow import (
     workflow,
     write_stream_async,
 )
+from dbosflow._store import workflow as workflow_store
 from dbosflow.codecs import Encrypt
 from dbosflow.errors import MissingKeyError, WorkflowCancelledError, WorkflowTimeoutError
 from tests.behaviour.tables import rows
@@ -203,6 +204,35 @@ async def test_what_is_asked_to_end_needs_no_key(database_url: str, codecs: list
             await blind.handle("p/child").result_async(timeout=PATIENCE)
         with pytest.raises(WorkflowTimeoutError):
             await blind.handle(late.workflow_id).result_async(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+async def test_a_request_that_comes_while_it_is_put_off_is_carried_out_at_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Behind the worker's last look at it, and before it waits, which would be for minutes."""
+    async with Engine(database_url, codecs=CHAIN, executes=False) as client:
+        handle = await client.start_async(small.options(workflow_id="w", queue=QUEUE, timeout=3600.0), "text")
+        rows(database_url, "UPDATE dbosflow.workflow SET created_at = now() - interval '1 hour' RETURNING id")
+        put_off, asked = workflow_store.put_off, list[str]()
+
+        async def requested(*args: Any, **kwargs: Any) -> bool:
+            if not asked:
+                asked.append(how)
+                if how == "cancel":
+                    await handle.cancel_async(reason="late")
+                else:
+                    expired = "UPDATE dbosflow.workflow SET deadline_at = now() RETURNING id"
+                    await asyncio.to_thread(rows, database_url, expired)
+                    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                        await workflow_store.expire(connection, "dbosflow", limit=10)
+            return await put_off(*args, **kwargs)
+
+        monkeypatch.setattr(workflow_store, "put_off", requested)
+        async with working(database_url, []):
+            with pytest.raises(WorkflowCancelledError if how == "cancel" else WorkflowTimeoutError):
+                await handle.result_async(timeout=PATIENCE)
+        assert asked == [how]
 
 
 async def test_what_has_to_compensate_waits_for_the_key_even_if_it_is_cancelled(database_url: str) -> None:

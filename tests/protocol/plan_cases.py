@@ -482,7 +482,12 @@ OF_THE_WORKER = (
         1,
         step=STEPS,
     ),
-    Case("workflow.put_off", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1, "error": "{}"}, 1, workflow=KEY),
+    Case(
+        "workflow.put_off",
+        {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1, "error": "{}", "was_requested": False},
+        1,
+        workflow=KEY,
+    ),
     Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
         "workflow.adopt",

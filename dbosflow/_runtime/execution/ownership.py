@@ -82,6 +82,7 @@ class LeaseOwnership:
                         worker_id=self._lease.id,
                         epoch=run.epoch,
                         error=error,
+                        was_requested=run.was_requested,
                     )
             except (psycopg.Error, DbosflowError, OSError) as error:
                 logger.warning("workflow %s is given up with its worker: %s", run.workflow_id, error)

@@ -264,7 +264,7 @@ class ReplayingRun(RunState):
         Nothing of it is on record, and the body gets no error that it could handle. Returns what to raise instead.
         """
         if self.stopping is None:
-            self.unreadable = why
+            self.unreadable, self.was_requested = why, self.request is not None
             self.stop("it needs a payload that cannot be decoded here")
         assert self.stopping is not None
         return self.stopping

@@ -71,7 +71,7 @@ class RunState(Requested):
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
         *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted"),
         *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "unreadable", "waits"),
-        "workflow_id",
+        *("was_requested", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -97,6 +97,8 @@ class RunState(Requested):
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.unreadable: CodecError | None = None
         """Why the workflow is given back: a payload of it cannot be decoded here."""
+        self.was_requested = False
+        """Whether the workflow's end was asked for when the run found that it cannot read what it needs."""
         self.cancelled = False
         self.request: CancelRequest | None = None
         self.has_deadline = False

@@ -166,8 +166,9 @@ RETURNING w.id, w.queue;
 
 -- name: put_off (a run that a live worker cannot read, and that another one perhaps can)
 -- It waits for a tenth of its age, so that a worker that has the key comes soon, and few look at what none has the key of.
--- Between two batches, and with the fence and the lock of `release`. A cancellation is not lost: it wakes what waits. The
--- error says why, until the workflow is due again.
+-- Between two batches, and with the fence and the lock of `release`. A cancellation is not lost: it wakes what waits, and one
+-- that came behind the run's last look finds that the workflow does not wait at all; one that the run knew of needs the key,
+-- too. The error says why, until the workflow is due again.
 WITH mine AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
@@ -176,7 +177,8 @@ WITH mine AS MATERIALIZED (
 )
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, status = 'waiting', error = :error::json,
-    wake_at = now() + least(greatest((now() - w.created_at) / 10, interval '1 second'), interval '5 minutes')
+    wake_at = CASE WHEN w.cancel_requested_at IS NOT NULL AND NOT :was_requested::boolean THEN now()
+                   ELSE now() + least(greatest((now() - w.created_at) / 10, interval '1 second'), interval '5 minutes') END
 FROM mine
 WHERE w.id = mine.id
 RETURNING w.id;
