@@ -78,8 +78,8 @@ class Visitor:
         return str(found)
 
     def process(self) -> int:
-        """The worker that writes, as the page says."""
-        return int(self.page.locator("#kill").get_attribute("data-process") or 0)
+        """The worker that writes, as the page says, which waits for one while the answer goes on."""
+        return int(self.page.wait_for_selector("#kill:enabled").get_attribute("data-process"))
 
     def check(self, turns: int = 1) -> None:
         """Claims that the answers are whole, that nothing failed, and that no other host was asked."""

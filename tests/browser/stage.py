@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dbosflow.config import DATABASE_URL_VARIABLE
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
 
 PATIENCE = 60.0
@@ -77,8 +77,9 @@ class Stage:
         self._server.wait(PATIENCE)
 
     def kill(self, pid: int) -> None:
-        """Kills a worker, and starts another one."""
-        os.kill(pid, signal.SIGKILL)
+        """Kills a worker, and starts another one. No other process: 0 would be all of our own."""
+        (worker,) = [one for one in self._workers if one.pid == pid]
+        worker.kill()
         self.start_worker()
 
     def close(self) -> None:
