@@ -18,7 +18,7 @@ ENTRIES = {
     "dedup": {"inputs": 2},
     "fork": {"output of the step": 1},
     "message": {"values": 2, "payload": 1},
-    "outbox": {"payload, twice": 2, "items, whose inputs `engine_outbox.sealed` has made": 3},
+    "outbox": {"payload, twice": 2, "items, whose inputs `engine_outbox.sealed` has made": 1},
     "reencryption": {"what `renewed` has made": 9},
     "retention": {"values of merged blocks, which are as they were": 1},
     "schedule": {"inputs of ticks, and input of add and of change": 3},
