@@ -30,13 +30,14 @@ class EngineWorkers(EngineStarts):
         concurrency: int = CONCURRENCY,
         weights: Mapping[str, int] | None = None,
         queue_concurrency: Mapping[str, int] | None = None,
+        burst: bool = False,
     ) -> None:
         """Runs the workflows of the given queues until the engine closes; blocks.
 
         See ``run_worker_async``, its awaitable twin, which can be cancelled, too.
         """
         serving = serving_of(queues, concurrency, weights, queue_concurrency)
-        self._host.call("run_worker_async", self._core.work, serving)
+        self._host.call("run_worker_async", self._core.work, serving, burst=burst)
 
     async def run_worker_async(
         self,
@@ -44,6 +45,7 @@ class EngineWorkers(EngineStarts):
         concurrency: int = CONCURRENCY,
         weights: Mapping[str, int] | None = None,
         queue_concurrency: Mapping[str, int] | None = None,
+        burst: bool = False,
     ) -> None:
         """Runs the workflows of the given queues until the call is cancelled or the engine closes.
 
@@ -54,13 +56,17 @@ class EngineWorkers(EngineStarts):
                 work, each gets free slots by its weight, and one that alone has work gets all. Queues that are not in
                 it have the weight 1. What runs is not interrupted.
             queue_concurrency: the most workflows of a queue that run at a time, for those that are to have fewer.
+            burst: whether to return, too, once nothing is left that this engine could run: nothing runs here, and
+                nothing that it knows waits in the queues or is due. It waits neither for what other workers run, nor
+                for a paused queue, nor for what waits for a later time, a message or another workflow: that leaves
+                memory after a second, unless ``suspend_after`` is 0.
 
         Raises:
             ConfigurationError: a queue name or a number is not valid.
             EngineClosedError: the engine was opened with ``executes=False``, or is not open.
         """
         serving = serving_of(queues, concurrency, weights, queue_concurrency)
-        await self._host.bridge(self._core.work(serving))
+        await self._host.bridge(self._core.work(serving, burst=burst))
 
 
 def serving_of(

@@ -56,11 +56,12 @@ def check_queues(args: argparse.Namespace) -> None:
 
 
 def served(args: argparse.Namespace) -> tuple[Sequence[str], dict[str, Any]]:
-    """The arguments of ``run_worker`` by these options."""
+    """The arguments of ``run_worker`` by these options, and by ``--burst``."""
     queues = args.queues or [(DEFAULT_QUEUE, None)]
     weights = {name: weight for name, weight in queues if weight is not None}
     options = {
         "concurrency": args.concurrency,
+        "burst": args.burst,
         "weights": weights or None,
         "queue_concurrency": dict(args.queue_concurrency or ()),
     }

@@ -55,6 +55,8 @@ class _Worker:
 class Supervisor:
     """Runs ``count`` processes of one command; without ``restarts`` it ends when they do.
 
+    With ``until_done`` one that ends by itself, and well, is done; the supervisor ends when all are.
+
     ``when_stopping`` is called as soon as the processes are to stop, before they are told.
     """
 
@@ -65,12 +67,14 @@ class Supervisor:
         count: int,
         *,
         restarts: bool,
+        until_done: bool = False,
         when_stopping: Callable[[], object] = lambda: None,
     ) -> None:
         self._command = command
         self._environment = environment
         self._count = count
         self._restarts = restarts
+        self._until_done = until_done
         self.when_stopping = when_stopping
         self._workers: dict[int, _Worker] = {}
         self._pauses: set[asyncio.TimerHandle] = set()
@@ -166,6 +170,9 @@ class Supervisor:
             if status not in {0, -signal.SIGTERM}:  # a SIGTERM can come while the worker starts
                 logger.warning("%s; what it ran goes on elsewhere", what)
                 self._status = self._status or 1
+        elif status == 0 and self._until_done and self._restarts:
+            if not self._workers and not self._pauses:
+                self.stop(what)
         elif not self._restarts or (status == HOPELESS and not self._workers):
             self._status = 1 if status == HOPELESS else status if status >= 0 else 128 - status
             self.stop(what)

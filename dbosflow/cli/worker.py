@@ -58,6 +58,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("modules", nargs="+", metavar="MODULE", help=MODULE_HELP)
     add_queues(parser)
     parser.add_argument(
+        "--burst",
+        action="store_true",
+        help="end, with status 0, when nothing of the queues is left that this worker could run; what waits for a "
+        "later time, a message or another workflow, and what other workers run, is not waited for",
+    )
+    parser.add_argument(
         "--processes",
         type=whole_number(1),
         metavar="N",
@@ -147,13 +153,15 @@ async def _supervise(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
     if args.database_url:  # not on the command line, where every user could read the password
         environment[DATABASE_URL_VARIABLE] = args.database_url
-    supervisor = Supervisor(_command(args), environment, args.processes or 1, restarts=args.processes is not None)
+    count, restarts = args.processes or 1, args.processes is not None
+    supervisor = Supervisor(_command(args), environment, count, restarts=restarts, until_done=args.burst)
     return await supervisor.run(until_eof=args.until_eof)
 
 
 def _command(args: argparse.Namespace) -> list[str]:
     """The command line of a supervised worker."""
     options = [*again(args), f"--schema={args.schema}", "--until-eof", "--supervised"]
+    options += ["--burst"] if args.burst else []
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
     options += [f"--loop={args.loop}", f"--log-format={args.log_format}"]
@@ -248,6 +256,7 @@ class _Worker:
                 " and ".join(self._queues) if self._options["weights"] else ", ".join(self._queues),
             )
             await engine.run_worker_async(*self._queues, **self._options)
+            logger.info("nothing is left that this worker could run")
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.engine.acts import Acts
 from dbosflow._runtime.engine.answers import Answers
+from dbosflow._runtime.engine.burst import first_of
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.forks import Forks
@@ -360,7 +361,11 @@ class EngineCore:
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
-    async def work(self, serving: Serving) -> None:
-        """Claims the work of these queues until cancelled or closed."""
-        async with self.executor.claiming(serving):
-            await self._closing.wait()
+    async def work(self, serving: Serving, *, burst: bool = False) -> None:
+        """Claims the work of these queues until cancelled or closed; in a burst until nothing is left."""
+        async with self.executor.claiming(serving) as found:
+            if burst:
+                over = found.over(self._waker, self.scheduler, self.transactions.refused)
+                await first_of(over, self._closing.wait())
+            else:
+                await self._closing.wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._runtime.engine.burst import Burst
 from dbosflow._runtime.engine.iterations import IterationCleaner
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
@@ -183,12 +184,15 @@ class Executor:
         await self._resources.aclose()
 
     @asynccontextmanager
-    async def claiming(self, serving: Serving) -> AsyncIterator[None]:
-        """Claims the work of these queues during the block."""
+    async def claiming(self, serving: Serving) -> AsyncIterator[Burst]:
+        """Claims the work of these queues during the block, which gets what tells when nothing of it is left."""
+        claimed = list(slots_of(serving, self._settings.version))
+        burst = self._burst_of([RECOVERY_QUEUE, *(queue for queue, _ in claimed)])
         async with AsyncExitStack() as resources:
             if serving.weights is not None and self._suspender is not None:
                 resources.enter_context(self._suspender.sharing(serving.queues))
-            for queue, slots in slots_of(serving, self._settings.version):
+            for queue, slots in claimed:
+                slots.when_enough = burst.look
                 claimer = Claimer(
                     queue,
                     slots,
@@ -205,7 +209,18 @@ class Executor:
                 )
                 self._begin_claiming(claimer)
                 resources.push_async_callback(self._end_claiming, claimer)
-            yield
+            yield burst
+
+    def _burst_of(self, queues: list[str]) -> Burst:
+        return Burst(
+            self._pool,
+            self._settings,
+            runner=self.runner,
+            suspender=self._suspender,
+            names=self._registry.names,
+            queues=queues,
+            worker_id=lambda: self.lease.id,
+        )
 
     def _begin_claiming(self, claimer: Claimer) -> None:
         self._claimers.append(claimer)

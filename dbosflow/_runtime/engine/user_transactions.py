@@ -50,6 +50,10 @@ class UserTransactions:
         self.identity: Identity | None = None
         """What tells the engine's database from others, once it was asked for."""
 
+    def refused(self) -> set[str]:
+        """The workflows for which the database takes no start out of the outbox."""
+        return self.relay.refused
+
     async def find_identity(self) -> Identity:
         """Asks what tells the engine's database from others."""
         self.identity = await self._repository.ask(outbox.identity)

@@ -50,6 +50,8 @@ class SuspendedRuns:
         self._on_over = on_over
         """Called with each run that was stopped and is not kept for its suspension."""
         self.watch: RunWatch | None = None
+        self.when_over: Callable[[], None] = lambda: None
+        """Called when a run of the runner is over, in whatever way."""
         self._loop = asyncio.get_running_loop()
 
     def suspend(self, run: Run, departure: Departure) -> bool:
@@ -93,6 +95,7 @@ class SuspendedRuns:
         """The run is over, in whatever way."""
         if self.watch is not None and run.waits is not None:
             self.watch.is_over(run)
+        self.when_over()
 
     def is_durable(self, run: Run, suspension: Suspension) -> None:
         """The suspension of ``run`` is durable."""

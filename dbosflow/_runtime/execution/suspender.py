@@ -122,6 +122,8 @@ class Suspender(Service):
         """The queues whose slots are all taken."""
         self._sharing: list[frozenset[str]] = []
         """The queues that share slots."""
+        self._hurries = False
+        """Whether nothing that only waits stays in memory."""
         self._older: list[str] | None = None
         """Live workers of older code, which cannot honour a suspension; ``None`` if that is not known."""
         self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self._workers_changed)
@@ -173,6 +175,21 @@ class Suspender(Service):
             self.wake()
 
     @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Lets all that only waits go almost at once, during the block."""
+        self._hurries = True
+        self.wake()
+        try:
+            yield
+        finally:
+            self._hurries = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what has come while a suspension was on its way was looked up."""
+        return all(one.is_last for one in self._suspended)
+
+    @contextmanager
     def sharing(self, queues: Iterable[str]) -> Iterator[None]:
         """During the block these queues share their slots: a run of one makes room for work of another."""
         group = frozenset(queues)
@@ -194,12 +211,12 @@ class Suspender(Service):
         due = self._due(now)
         for run in due:
             await self._look_at(run, now, self._settings.suspend_after)
-        if self._full:
+        if self._full or self._hurries:
             await self._make_room(now)
         with self._lock:
             looks = [next(iter(self._candidates.values())).look_at] if self._candidates else []
         looks += [one.look_at for one in self._suspended]
-        looks += [now + _ROOM_AFTER] if self._full else []
+        looks += [now + _ROOM_AFTER] if self._full or self._hurries else []
         self._interval = max(min(looks, default=now + self._settings.suspend_after) - now, _SHORTEST)
         await asyncio.sleep(0)
         return len(due) == _MOST
@@ -208,13 +225,13 @@ class Suspender(Service):
         """Suspends what only waits and keeps other work of its queue from a slot."""
         least = min(self._settings.suspend_after, _ROOM_AFTER)
         with self._lock:
-            runs = [run for run in self._candidates if run.queue in self._full]
+            runs = [run for run in self._candidates if self._hurries or run.queue in self._full]
         idle = [
             run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
         ]
         for queues in {self._group_of(queue_of(run.queue)) for run in idle}:
             going = [run for run in idle if queue_of(run.queue) in queues]
-            for run in going[: await self._work(queues, len(going))]:
+            for run in going[: len(going) if self._hurries else await self._work(queues, len(going))]:
                 await self._look_at(run, now, least)
 
     def _group_of(self, queue: str) -> frozenset[str]:

@@ -44,6 +44,11 @@ class KeyedRelay:
         """Starts that the database refuses: each is logged once, and holds up those of its key."""
         self.dropped = 0
 
+    @property
+    def refused(self) -> set[str]:
+        """The ids of starts that the database refuses."""
+        return {str(one) for one in self._refused}
+
     async def apply(self, connection: AsyncConnection[Any]) -> bool:
         """Applies the oldest start of each of some keys; returns whether any was applied, or the walk goes on."""
         try:

@@ -80,6 +80,11 @@ class Relay(Service):
         self.dropped = 0
         """Messages that were removed, because nobody can receive them any more."""
 
+    @property
+    def refused(self) -> set[str]:
+        """The workflows for which the database refuses a row."""
+        return {*self._refused, *self._keyed.refused}
+
     async def close(self) -> None:
         """Ends the relay."""
         self._unsubscribe()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from dbosflow._records.pins import stored_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ class QueueSlots:
         self.were_freed = 0
         """How many runs are over since the last claim from a queue with limits."""
         self._wanting: set[Looking] = set()
+        self.when_enough: Callable[[], None] = lambda: None
+        """Called when a look has found no more work than there was room for."""
         if pool is not None:
             pool.queues.append(self)
 
@@ -114,6 +116,7 @@ class QueueSlots:
         if claimer not in self._wanting:
             return
         self._wanting.discard(claimer)
+        self.when_enough()
         if self.pool is not None and not self.is_wanting and self.pool.free > 0:
             for other in self.pool.queues:
                 if other.is_wanting:

@@ -18,6 +18,7 @@ not come yet is looked at again, and a tick whose workflow is there is none.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
@@ -81,6 +82,8 @@ class Scheduler(Service):
         self._looked_at = -math.inf
         self._awaited: dict[str, Callable[[], None]] = {}
         """The workflows for whose end a buffered tick waits, each with what unsubscribes from it."""
+        self.has_looked = asyncio.Event()
+        """Set once it has started what was due when it was opened."""
         self._refused: dict[str, UUID] = {}
         """The versions of schedules that cannot be served here, which is logged once."""
 
@@ -106,11 +109,15 @@ class Scheduler(Service):
         except PermissionDeniedError as error:
             logger.error("no schedule is served: %s", error)  # noqa: TRY400 (says what to do)
             self._timer.expect(_WITHOUT_RIGHTS)
+            self.has_looked.set()
             return False
         has_asked = await self._cancel_running(rows)
         waits_for_more = self._await(one for row in rows if row.buffered_at is not None for one in row.running)
         self._timer.expect(seconds if seconds > 0 else _BETWEEN_HINTS)
-        return any(moved) or has_asked or waits_for_more
+        again = any(moved) or has_asked or waits_for_more
+        if not again:
+            self.has_looked.set()
+        return again
 
     async def _tried(self, connection: AsyncConnection[Any], row: ScheduleRow) -> bool:
         """Does what a schedule has to do. What is wrong with one must not hold up the others."""

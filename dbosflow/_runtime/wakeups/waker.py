@@ -56,6 +56,7 @@ class Waker(Service):
         self._looked_at = -math.inf
         self._heard = 1
         """Counts the reasons to believe that somebody waits."""
+        self._is_waking = False
         self._looked = 0
         """``_heard`` at the last look whether that is so."""
         self._unsubscribe = wakeups.subscribe(WAITERS_TOPIC, self._somebody_may_wait)
@@ -72,6 +73,11 @@ class Waker(Service):
             self._topics.update((topic, None) for topic in topics if topic[:1] in {"s", "w"})
             if self._topics:
                 self.wake()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has woken whom it could wake."""
+        return not (self._topics or self._is_waking)
 
     def _somebody_may_wait(self) -> None:
         """Somebody waits; or hints may have been lost, and so may this one. A look under way may not show it."""
@@ -93,11 +99,14 @@ class Waker(Service):
                 self._somebody_waits = waits
         topics, self._topics = self._topics, {}
         if topics and self._somebody_waits:
+            self._is_waking = True
             try:
                 await self._wake(list(topics))
             except BaseException:
                 self._topics = topics | self._topics
                 raise
+            finally:
+                self._is_waking = False
             await asyncio.sleep(_PAUSE)
         return bool(self._topics) or self._looked != self._heard
 
