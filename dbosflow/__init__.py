@@ -67,7 +67,17 @@ from dbosflow.streams import (
 )
 from dbosflow.timers import sleep, sleep_async, timeout, wait
 from dbosflow.transactions import transaction
-from dbosflow.types import Cancellation, QueueInfo, Rate, Resumption, ScheduleInfo, Tick, WorkflowInfo, WorkflowStatus
+from dbosflow.types import (
+    Cancellation,
+    QueueInfo,
+    Rate,
+    Resumption,
+    ScheduleInfo,
+    Tick,
+    WorkerInfo,
+    WorkflowInfo,
+    WorkflowStatus,
+)
 from dbosflow.workflows import workflow
 
 __all__ = [
@@ -93,6 +103,7 @@ __all__ = [
     "StreamWriter",
     "Tick",
     "Token",
+    "WorkerInfo",
     "WorkflowFilter",
     "WorkflowFork",
     "WorkflowHandle",

@@ -1,4 +1,4 @@
-"""What makes a process a worker: ``engine.run_worker``."""
+"""What makes a process a worker, ``engine.run_worker``; and which there are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._records.pins import check_queue
 from dbosflow._runtime.queues.slots import Serving
+from dbosflow._store import worker
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_whole
 from dbosflow.errors import ConfigurationError
 from dbosflow.starts import EngineStarts
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow.types import WorkerInfo
 
 CONCURRENCY = 50
 """Workflows at once in a process: of those that mostly wait, one core runs as many with ease."""
@@ -67,6 +69,20 @@ class EngineWorkers(EngineStarts):
         """
         serving = serving_of(queues, concurrency, weights, queue_concurrency)
         await self._host.bridge(self._core.work(serving, burst=burst))
+
+    def list_workers(self) -> tuple[WorkerInfo, ...]:
+        """The live workers, and what each of them runs. See ``list_workers_async``, its awaitable twin."""
+        return self._host.call("list_workers_async", self._workers)
+
+    async def list_workers_async(self) -> tuple[WorkerInfo, ...]:
+        """The live workers, and what each of them runs: every process with an engine that executes workflows.
+
+        A worker counts as live until it has given its lease up, or another one has found it dead: see ``silent``.
+        """
+        return await self._host.bridge(self._workers())
+
+    async def _workers(self) -> tuple[WorkerInfo, ...]:
+        return await self._core.repository.ask(worker.status)
 
 
 def serving_of(

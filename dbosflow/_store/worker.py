@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import class_row
 
+from dbosflow._records.pins import queue_of
 from dbosflow._store import statements
 from dbosflow._store.queries import fetch_all
+from dbosflow.types import RunningWorkflow, WorkerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +21,10 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from psycopg import AsyncConnection, Connection
+    from psycopg.rows import DictRow
 
 _TABLE = "worker"
+_FACTS = ("id", "host", "pid", "version", "version_name", "started_at", "silent", "lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,23 @@ async def mark_dead(
 async def forget(connection: AsyncConnection[Any], schema: str) -> None:
     """Deletes the rows of workers that died long ago and own nothing."""
     await fetch_all(connection, schema, _TABLE, "forget")
+
+
+async def status(connection: AsyncConnection[Any], schema: str) -> tuple[WorkerInfo, ...]:
+    """The live workers, and what each of them runs."""
+    found: list[WorkerInfo] = []
+    for _, rows in groupby(await fetch_all(connection, schema, _TABLE, "status"), itemgetter("id")):
+        of_worker = list(rows)
+        facts = {name: of_worker[0][name] for name in _FACTS}
+        queues = {queue_of(queue) for queue in of_worker[0]["queues"]} - {""}
+        running = tuple(_running(row) for row in of_worker if row["workflow_id"] is not None)
+        found.append(WorkerInfo(**facts, queues=tuple(sorted(queues)), running=running))
+    return tuple(found)
+
+
+def _running(row: DictRow) -> RunningWorkflow:
+    queue = queue_of(row["workflow_queue"])
+    return RunningWorkflow(row["workflow_id"], row["workflow"], queue, row["began_at"], row["age"])
 
 
 async def older_than(connection: AsyncConnection[Any], schema: str, version: str) -> list[str]:

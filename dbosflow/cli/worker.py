@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_codecs, load_workflows
-from dbosflow.cli.options import add_command, add_database, age, whole_number
+from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.served_queues import add_queues, again, check_queues, served
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
+from dbosflow.cli.worker_status import FIELDS, show_status
 from dbosflow.config import DATABASE_URL_VARIABLE, Retention, Settings
 from dbosflow.definitions import registry
 from dbosflow.engine import Engine
@@ -55,7 +56,7 @@ it is one, too, which also reaps orphans; then it ends when its worker does."""
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "worker", _run, help="run the workflows of some modules", description=_DESCRIPTION)
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help=MODULE_HELP)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=MODULE_HELP)
     add_queues(parser)
     parser.add_argument(
         "--burst",
@@ -92,6 +93,10 @@ def add_to(commands: Commands) -> None:
     # For parents that may be killed: their end of the pipe closes with them.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--status", action="store_true", help="run nothing, and show the live workers: where they are, what they run"
+    )
+    add_json(parser, FIELDS)
     add_database(parser)
 
 
@@ -137,6 +142,12 @@ def _retention(args: argparse.Namespace) -> Retention | None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.status:
+        if args.modules:
+            args.parser.error("--status shows the workers of all modules: leave MODULE out")
+        return show_status(args)
+    if not args.modules or args.json:
+        args.parser.error("--json goes with --status" if args.modules else "give at least one MODULE, or --status")
     check_queues(args)
     Settings(retention=_retention(args), version=args.version_name)  # says what is wrong here, and not in each worker
     directory = embedded_directory(args)

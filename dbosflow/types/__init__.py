@@ -36,6 +36,10 @@ from dbosflow.types.streams import (
     StreamState,
     StreamValue,
 )
+from dbosflow.types.workers import (
+    RunningWorkflow,
+    WorkerInfo,
+)
 from dbosflow.types.workflows import (
     Cancellation,
     OnDuplicate,
@@ -61,6 +65,7 @@ __all__ = [
     "Rate",
     "Resumption",
     "Rollback",
+    "RunningWorkflow",
     "ScheduleInfo",
     "StepInfo",
     "StreamEvent",
@@ -71,6 +76,7 @@ __all__ = [
     "StreamStats",
     "StreamValue",
     "Tick",
+    "WorkerInfo",
     "WorkflowChange",
     "WorkflowInfo",
     "WorkflowStatus",

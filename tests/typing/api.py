@@ -21,6 +21,7 @@ from dbosflow import (
     StreamReader,
     StreamValue,
     Tick,
+    WorkerInfo,
     WorkflowFilter,
     WorkflowFork,
     WorkflowHandle,
@@ -183,6 +184,7 @@ def managing(engine: Engine) -> None:
     engine.queues.apply(Queue("q", concurrency=5, paused=False), Queue("r", worker_concurrency=1))
     engine.queues.apply("q")  # type: ignore[arg-type]
     engine.queues.pause("q", until=timedelta(minutes=1))
+    assert_type(engine.list_workers(), tuple[WorkerInfo, ...])
     assert_type(engine.queues.list(), tuple[QueueInfo, ...])
     assert_type(engine.queues.info("q"), QueueInfo)
     assert_type(engine.workflows.list(WorkflowFilter(status="failed")), Page[WorkflowInfo])

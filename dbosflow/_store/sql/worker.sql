@@ -70,3 +70,17 @@ FROM dbosflow.worker k
 WHERE k.host = :host AND k.boot_id IS NOT DISTINCT FROM :boot_id
   AND k.pid_namespace IS NOT DISTINCT FROM :pid_namespace AND (:pid::integer IS NULL OR k.pid = :pid)
 ORDER BY live DESC, k.renewed_at DESC;
+
+-- name: status (the live workers, with a row for each workflow that they run; index: workflow_owned)
+SELECT k.id::text AS id, k.host, k.pid, k.version, k.version_name, coalesce(k.queues, '{}') AS queues, k.started_at, k.lease,
+       extract(epoch FROM now() - k.renewed_at)::double precision AS silent,
+       r.id AS workflow_id, r.name AS workflow, r.queue AS workflow_queue, r.began_at,
+       extract(epoch FROM now() - r.began_at)::double precision AS age
+FROM dbosflow.worker k
+LEFT JOIN LATERAL (
+    SELECT w.id, w.name, w.queue, coalesce(w.started_at, w.created_at) AS began_at
+    FROM dbosflow.workflow w
+    WHERE w.worker_id BETWEEN k.id AND k.id AND w.status = 'running'
+) AS r ON true
+WHERE k.state = 'live'
+ORDER BY k.host, k.pid, k.id, r.began_at, r.id;
