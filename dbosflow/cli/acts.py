@@ -1,4 +1,4 @@
-"""``dbosflow workflow cancel``, ``resume`` and ``delete``: what is done with one workflow, or with many."""
+"""``dbosflow workflow cancel``, ``resume``, ``delete`` and ``priority``: for one workflow, or many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
-from dbosflow.cli.options import add_command, add_database, add_json
+from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.cli.selection import add_criteria, selection_of
 from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.filters import WorkflowFilter
@@ -53,6 +53,13 @@ One that has not ended stays, and so does one whose parent has not, or to which
 an older statement or snapshot of the database may still write. Ends with status
 1 if one stays, or if there is no workflow of an id."""
 
+_PRIORITY = """\
+Give workflows that wait in a queue another priority: those that are queued, or
+scheduled for later. Lower numbers run first.
+
+One that a worker has taken, or that has ended, stays as it is. Ends with status 1
+if there is no workflow of an id; the others are changed all the same."""
+
 _PAUSE = 1.0
 """Seconds between two lines of progress."""
 _KEPT = {"unknown", "active", "needed", "held"}
@@ -62,8 +69,11 @@ _STATUSES = {
     "cancel": [status for status in WorkflowStatus if not status.ended],
     "resume": [WorkflowStatus.BLOCKED],
     "delete": [status for status in WorkflowStatus if status.ended],
+    "priority": [WorkflowStatus.QUEUED, WorkflowStatus.SCHEDULED],
 }
 """In which statuses each command does something."""
+_METHODS = {"priority": "set_priority"}
+"""The methods that have other names than their commands."""
 
 
 def add_to(commands: Commands) -> None:
@@ -74,12 +84,15 @@ def add_to(commands: Commands) -> None:
     _add(commands, "resume", _resume, _RESUME, '"resumed", "unchanged"')
     deletes = _add(commands, "delete", _delete, _DELETE, '"deleted", "active", "needed", "held"')
     deletes.add_argument("--no-children", action="store_true", help="leave the children they have started as they are")
+    sets = _add(commands, "priority", _priority, _PRIORITY, '"changed", "unchanged"')
+    sets.add_argument("--to", type=_number, required=True, metavar="N", help="the priority; lower numbers run first")
 
 
 _HELP = {
     "cancel": "cancel workflows",
     "resume": "let blocked workflows go on",
     "delete": "remove workflows that have ended",
+    "priority": "give workflows that wait another priority",
 }
 
 
@@ -108,12 +121,21 @@ def _delete(args: argparse.Namespace) -> int:
     return _act(args, "delete", children=not args.no_children)
 
 
+def _priority(args: argparse.Namespace) -> int:
+    return _act(args, "priority", priority=args.to)
+
+
+def _number(text: str) -> int:
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    return sign * whole_number(0)(digits)
+
+
 def _act(args: argparse.Namespace, name: str, **options: Any) -> int:
     which = selection_of(args)
     with client(args, looks=args.dry_run) as engine:
         if args.dry_run:
             return _foresee(args, engine, name, which)
-        act: Act = getattr(engine.workflows, name)
+        act: Act = getattr(engine.workflows, _METHODS.get(name, name))
         changes = act(which, progress=_Progress(), **options)
     for change in changes:
         if change.outcome == "unknown":
@@ -180,6 +202,7 @@ def _came_of(change: WorkflowChange, name: str) -> str:
 _WORDS = {
     "cancelled": "cancelled; nobody had begun it",
     "ended": "has ended before: {status}",
+    "changed": "waits with this priority",
     "resumed": "resumed; the next worker that knows its function takes it",
     "deleted": "deleted; it was {status}",
     "active": "stays, since it has not ended: {status}",

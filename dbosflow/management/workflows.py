@@ -6,13 +6,14 @@ from dbosflow.management.acts import Acts
 from dbosflow.management.explanations import Explanations
 from dbosflow.management.forks import Forks
 from dbosflow.management.listings import Listings
+from dbosflow.management.priorities import Priorities
 from dbosflow.management.reencryption import Reencryption
 from dbosflow.management.starts import Starts
 from dbosflow.management.transfers import Transfers
 from dbosflow.management.versions import Versions
 
 
-class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers, Versions, Reencryption):
+class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers, Versions, Priorities, Reencryption):
     """The workflows of an engine's database. Use it as ``engine.workflows``.
 
     Methods come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. In a

@@ -83,6 +83,7 @@ class WorkflowChange:
     - ``"deleted"``, ``"active"`` (it has not ended), ``"needed"`` (a workflow that has not ended may ask for its
       outcome), or ``"held"`` (a statement or snapshot is open that began before its end: try again), of a deletion;
     - ``"unpinned"`` (any worker of its queue may take it), of an unpinning;
+    - ``"changed"`` (it waits with that priority), of a change of priority;
     - ``"unchanged"`` (the request does not apply to it) or ``"unknown"`` (no workflow has the id).
 
     ``status`` is its status after the request, or its last one; ``None`` if no workflow has the id.
@@ -99,6 +100,7 @@ class WorkflowChange:
         "needed",
         "held",
         "unpinned",
+        "changed",
         "unchanged",
         "unknown",
     ]

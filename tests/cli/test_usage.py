@@ -24,6 +24,7 @@ COMMANDS = [
     ("workflow", "show"),
     ("workflow", "explain"),
     ("workflow", "unpin"),
+    ("workflow", "priority"),
     ("version", "list"),
     ("workflow", "export"),
     ("workflow", "import"),

@@ -171,6 +171,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         assert client.workflows.resume(WorkflowFilter(id_prefix="a")) == []
         eventually(lambda: worker.workflows.delete(named.workflow_id)[0].outcome == "deleted")
         client.start(waits_for_role.options(queue="q", workflow_id="pinned", pin_version="v1"))
+        assert client.workflows.set_priority("pinned", 3)[0].outcome == "changed"
         assert client.workflows.unpin("pinned")[0].outcome == "unpinned"
         assert client.handle("pinned").cancel().outcome == "cancelled"
         assert worker.workflows.fork("all", from_turn=0).handle.result(timeout=60) == [2, 6, 8]

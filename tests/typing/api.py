@@ -195,6 +195,7 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.explain("a").causes, tuple[Cause, ...])
     assert_type(engine.workflows.versions()[0].pinned, int)
     assert_type(engine.workflows.unpin(["a"]), list[WorkflowChange])
+    assert_type(engine.workflows.set_priority(["a"], 1), list[WorkflowChange])
     assert_type(engine.workflows.export(["a"], "file").skipped, tuple[str, ...])
     assert_type(engine.workflows.import_("file", skip_existing=True).rows, int)
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
