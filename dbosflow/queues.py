@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.pins import check_queue
@@ -133,7 +133,7 @@ class Queues:
         Args:
             name: the queue.
             bucket: in place of a queue: the bucket of their rates, as after an answer 429 of a provider.
-            until: when the pause ends by itself: a time, or a duration from now, in seconds or as a ``timedelta``.
+            until: when the pause ends by itself: a time to come, or a duration, in seconds or as a ``timedelta``.
 
         Raises:
             ConfigurationError: an argument is not valid, or no queue has that bucket.
@@ -194,6 +194,7 @@ class Queues:
         if (name is None) == (bucket is None):
             msg = "give the name of a queue, or bucket=..., the name of one that queues share"
             raise ConfigurationError(msg)
+        await self._check_is_ahead(pause.get("pause_ends_at"))
         if bucket is None:
             await self._change(str(name), pause)
             return
@@ -203,6 +204,16 @@ class Queues:
             msg = f"there is no bucket {bucket!r}: it is there while a queue has it, as Rate(1000, per=60, bucket=...)"
             raise ConfigurationError(msg)
         self._announce(queues)
+
+    async def _check_is_ahead(self, ends_at: float | None) -> None:
+        """A pause that is over before it begins is a mistake: a wrong date, or a wrong time zone."""
+        if ends_at is None:
+            return
+        now = await self._core.repository.ask(queue.clock)
+        if ends_at <= now:
+            until, clock = (datetime.fromtimestamp(one, UTC).isoformat(" ", "seconds") for one in (ends_at, now))
+            msg = f"until={until} has passed: it is {clock} by the database's clock. Give a later time, or a duration"
+            raise ConfigurationError(msg)
 
     async def _check_workers(self, what: str) -> None:
         outdated = await self._core.repository.ask(worker.older_than, SINCE)

@@ -136,6 +136,11 @@ async def delete_unused(connection: AsyncConnection[Any], schema: str) -> None:
             await fetch_all(connection, schema, _TABLE, "delete_unused", names=unused)
 
 
+async def clock(connection: AsyncConnection[Any], schema: str) -> float:
+    """The time by the database's clock, in seconds since 1970."""
+    return float((await fetch_all(connection, schema, _TABLE, "clock"))[0]["now"])
+
+
 async def pause_bucket(
     connection: AsyncConnection[Any], schema: str, bucket: str, pause: Mapping[str, Any]
 ) -> list[str] | None:

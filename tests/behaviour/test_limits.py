@@ -314,4 +314,7 @@ async def test_wrong_requests_are_refused(database_url: str) -> None:
             await client.queues.pause_async("q", until=datetime(2030, 1, 1))  # noqa: DTZ001 (that is what is wrong)
         with pytest.raises(ConfigurationError, match="until"):
             await client.queues.pause_async("q", until=-1)
+        for past in (datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC) - timedelta(minutes=5)):
+            with pytest.raises(ConfigurationError, match=r"has passed: it is .* by the database's clock"):
+                await client.queues.pause_async("q", until=past)
         assert await client.queues.list_async() == ()

@@ -120,6 +120,7 @@ def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
         ("pause",),
         ("pause", "llm", "--bucket", "api"),
         ("pause", "llm", "--until", "tomorrow"),
+        ("pause", "llm", "--until", "5"),
         ("pause", "llm", "--until", "2100-01-01T00:00:00"),
         ("info",),
     ],

@@ -193,6 +193,9 @@ CASE WHEN (excluded.rate_count, excluded.rate_period, excluded.rate_burst)
          extract(epoch FROM r.rate_next_at - greatest(r.rate_moved_at, clock_timestamp()))::double precision
              * r.rate_count / r.rate_period) END
 
+-- name: clock
+SELECT extract(epoch FROM now())::double precision AS now;
+
 -- name: apply (sets what is among the `changed`; a claim that is under way is waited for)
 -- A rate with a `bucket` is that one's, for all of its queues: the last one that is applied holds. Locks: the queue's row, then
 -- the bucket's.
