@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.proof.databases import databases
 from tests.proof.machine import check
+from tests.proof.model_buckets import Buckets
 from tests.proof.model_dedup import Dedups
 from tests.proof.model_leases import Leases
 from tests.proof.model_queue import Queue
@@ -41,6 +42,7 @@ MODELS: dict[str, Callable[[Bench], Machine]] = {
     "dedups": Dedups,
     "streams": Streams,
     "queue": Queue,
+    "buckets": Buckets,
     "schedules": Schedules,
 }
 

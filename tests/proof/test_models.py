@@ -76,6 +76,16 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM asked))",
         "SELECT",
     ),
+    "a bucket that is not paid": ("buckets", "queue", "claim", "WHERE b.name = paid.bucket", "WHERE false"),
+    "a clock that was put back and stands still": ("buckets", "queue", "claim", "OR room.is_put_back", ""),
+    "an estimate that is never given back": (
+        "buckets",
+        "used_units",
+        "use",
+        "SELECT DISTINCT c.id, '', -c.taken",
+        "SELECT DISTINCT c.id, '', 0",
+    ),
+    "a rate that forgives a debt": ("buckets", "queue", "apply", "* r.rate_count / r.rate_period)", "* 0)"),
     "a key for two": ("dedups", "dedup", "decide", "holder.id IS NULL", "true"),
     "a start that is put off for ever": (
         *("dedups", "dedup", "decide"),

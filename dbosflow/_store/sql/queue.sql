@@ -16,10 +16,10 @@ least(
 -- `tokens`: how many units may begin, null: any number; `unit`: the seconds of one; `even_at`: when all is even. By the generic
 -- cell rate algorithm (ATM Forum, Traffic Management 4.0): what begins moves `rate_next_at` on by its share of the period, and
 -- that may be ahead of now by the burst; by more, after a start of more units than the burst, or a correction. Where the clock
--- was put back since it was moved, it is as far ahead as it was then. The time is that of the statement: the transaction's
--- may be older than the claim before.
+-- was put back since it was moved, it is as far ahead as it was then, and a claim moves it by nothing (`is_put_back`): else no
+-- time would pass for it. The time is that of the statement: the transaction's may be older than the claim before.
 (
-    SELECT r.bucket, r.burst, r.unit, r.even_at, r.is_paused, r.pause_ends_at,
+    SELECT r.bucket, r.burst, r.unit, r.even_at, r.is_put_back, r.is_paused, r.pause_ends_at,
            CASE WHEN r.unit IS NOT NULL THEN greatest(floor(
                r.burst - extract(epoch FROM r.even_at - statement_timestamp())::double precision / r.unit), 0)::integer END AS tokens
     FROM (
@@ -28,6 +28,7 @@ least(
                greatest(coalesce(b.rate_next_at, q.rate_next_at)
                         - greatest(coalesce(b.rate_moved_at, q.rate_moved_at) - statement_timestamp(), interval '0'),
                         statement_timestamp()) AS even_at,
+               coalesce(b.rate_moved_at, q.rate_moved_at) > statement_timestamp() AS is_put_back,
                coalesce(b.paused AND coalesce(b.pause_ends_at > now(), true), false) AS is_paused,
                CASE WHEN b.paused AND b.pause_ends_at > now() THEN b.pause_ends_at END AS pause_ends_at
         FROM (SELECT q.bucket AS name) AS own
@@ -53,7 +54,7 @@ WITH found AS MATERIALIZED (
            CASE WHEN first.needs > rate.tokens
                 THEN extract(epoch FROM rate.even_at - statement_timestamp())::double precision
                      - (rate.burst - first.needs) * rate.unit END AS rate_for,
-           CASE WHEN first.needs > rate.tokens THEN NOT (:suspects::boolean AND EXISTS (
+           CASE WHEN first.needs > rate.tokens AND rate.is_put_back IS NOT TRUE THEN NOT (:suspects::boolean AND EXISTS (
                SELECT FROM dbosflow.workflow w -- these have begun before
                WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(:names::text[])))
            END AS is_held
@@ -155,10 +156,10 @@ WITH lease AS MATERIALIZED (
     LIMIT coalesce((SELECT most FROM room), 0) - (SELECT count(*) FROM free)
     FOR UPDATE SKIP LOCKED
 ), paid AS MATERIALIZED (
-    SELECT room.bucket, room.even_at + begins.units * room.unit * interval '1 second' AS next_at
+    SELECT room.bucket, room.even_at + least(coalesce(begins.units, 0) * room.unit, 3e9) * interval '1 second' AS next_at
     FROM room
     CROSS JOIN (SELECT sum(coalesce(units, 1)) AS units FROM free WHERE epoch = 0) AS begins
-    WHERE room.tokens IS NOT NULL AND begins.units IS NOT NULL
+    WHERE room.tokens IS NOT NULL AND (begins.units IS NOT NULL OR room.is_put_back)
 ), paid_by_queue AS (
     UPDATE dbosflow.queue q SET rate_next_at = paid.next_at, rate_moved_at = statement_timestamp()
     FROM paid
