@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from tests.replay.model import Outcome, execute
+from tests.replay.model import Outcome, execute, replies_of, stream_of
 from tests.replay.tight_programs import REPLAYED
 
 if TYPE_CHECKING:
@@ -22,11 +22,15 @@ def replay(
     run = execute(program, seed=seed + REPLAYED, commits=before, delay=delay, **loop)
     recorded = {record.key for commit in before for record in commit.records if record.kind == "step"}
     again = [key for key, _ in run.trace.bodies if key in recorded]
+    ended = [number for number, commit in enumerate(before, 1) if commit.continues]
+    earlier = before[: max(ended, default=0)]  # what earlier iterations have left
+    written, replied = stream_of(earlier) + run.trace.written, sorted(replies_of(earlier) + run.trace.replied)
     wrong = {
         "was handed another operation's outcome": run.trace.swapped,
         "ran recorded steps again": again,
         "ended as": [] if run.result.startswith("succeeded") else [run.result],
-        "its stream is not what it wrote": [] if run.stream == run.trace.written else [run.stream, run.trace.written],
+        "its stream is not what it wrote": [] if run.stream == written else [run.stream, written],
+        "its replies are not what it replied": [] if run.replies == replied else [run.replies, replied],
     }
     where = f"after {len(before)} commits, seed {seed}, {delay} s a commit"
     return run, [f"{where}: {what}: {found}" for what, found in wrong.items() if found]

@@ -1,4 +1,4 @@
-"""The messages of a simulated workflow: what a database would keep of them, and what readers of it see."""
+"""The messages to a simulated workflow and the answers to its tokens: what a database would keep, and readers see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from dbosflow._records.spaces import inbox_key
+from dbosflow._records.spaces import inbox_key, token_key
 from dbosflow._store.stream import Block, Page
 from dbosflow.types import FrameKind, WorkflowStatus
 from tests.ports import NoEngine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dbosflow._store.used_units import UsedUnits
 
 Mail = dict[str, list[tuple[str, str]]]
-"""The producer and the text of each message, by the key of its inbox."""
+"""The producer and the text of each message, by the key of its inbox; of an answer, its kind and the text."""
 
 LATENCY = 0.0003
 """Seconds of a statement that sends or reads."""
@@ -55,6 +55,10 @@ class MailEngine(NoEngine):
         while known is WorkflowStatus.RUNNING and len(self._mail.get(key, ())) <= offset:
             self._news.clear()
             await self._news.wait()
+        if key.startswith(token_key("")):
+            frames = self._mail.get(key, ())[offset:]
+            answers = tuple(Block(0, 1, FrameKind(kind), text, "k:", None) for kind, text in frames)
+            return Page(WorkflowStatus.RUNNING, None, answers, complete=True)
         texts = [text for _, text in self._mail.get(key, ())[offset:]]
         values = f"[{','.join(texts)}]"
         blocks = (Block(offset, len(texts), FrameKind.VALUES, values, "s:", None),) if texts else ()
@@ -63,6 +67,15 @@ class MailEngine(NoEngine):
 
     async def use(self, used: UsedUnits) -> None:
         """Counts nothing."""
+
+    def answer(self, operation: str, kind: FrameKind, text: str, seconds: float) -> None:
+        """Answers a token after so long, unless somebody has answered it before."""
+
+        def put() -> None:
+            self._mail.setdefault(token_key(operation), [(str(kind), text)])
+            self._news.set()
+
+        asyncio.get_running_loop().call_later(seconds, put)
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Keeps them: nobody may read them again anyhow."""

@@ -7,6 +7,7 @@ What is real: definitions, runner, run, branches, sequencer, operations, slices.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
+from dbosflow import Stream, close_stream_async, continue_as_new, sleep_async, write_stream_async
+from dbosflow._records.kinds import RecordKind
+from dbosflow._records.spaces import is_reserved
 from dbosflow._runtime.execution.journal_port import Backing
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import StepAttempt
@@ -25,8 +28,10 @@ from dbosflow._runtime.journal.batch import Batch, Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
+from dbosflow._runtime.runs.entries import Continuation
 from dbosflow._store.batch_rows import BatchRows, RecordRow
-from dbosflow._store.step import History, Recorded
+from dbosflow._store.carried import Carried
+from dbosflow._store.step import History, Recorded, continued
 from dbosflow.config import Settings
 from dbosflow.definitions import Registry, StepDef, WorkflowDef
 from dbosflow.retries import RetryPolicy
@@ -35,8 +40,11 @@ from tests.replay import virtual_time
 from tests.replay.mail import MailEngine
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Ending, Entry
+    from dbosflow.types import FrameKind
     from tests.replay.mail import Mail
 
 STREAM = "out"
@@ -63,8 +71,15 @@ class Trace:
         """Operations that were handed the outcome of another one."""
         self.written: list[str] = []
         """The stream values in program order, those that were durable before included."""
+        self.replied: list[str] = []
+        """The replies to requests, as the stream values."""
         self.durable: Callable[[], list[Commit]] = list
         """What this run has made durable so far."""
+        self.answer: Callable[[str, FrameKind, str, float], None] = _nobody
+        """Answers the token that was created at a key, so many seconds later."""
+        self.iteration = 0
+        self.seen = ""
+        """What the iteration before has handed on."""
 
     async def step(
         self, name: str, argument: str, *, takes: float | None = None, fails: bool = False, attempts: int = 1
@@ -131,6 +146,14 @@ class Trace:
         """Waits until what was written is durable."""
         await Stream[str, None](STREAM).writer().flush_async()
 
+    def continue_as_new(self, seen: str) -> NoReturn:
+        """Ends the iteration."""
+        continue_as_new(self.iteration + 1, seen)
+
+
+def _nobody(*answer: object) -> None:
+    raise AssertionError(answer)
+
 
 @dataclass
 class Commit:
@@ -140,7 +163,14 @@ class Commit:
     mail: Mail = field(default_factory=dict)
     """The messages that were there by then."""
     blocks: list[tuple[str, int, int, str, list[str], str]] = field(default_factory=list)
-    """Key, offset, count, kind, values, producer."""
+    """Key, offset, count, kind, values or the payload, producer."""
+    arguments: str = "{}"
+    """Those of the next iteration, if this commit has ended one."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether this commit has ended an iteration."""
+        return any(record.kind == RecordKind.CONTINUED for record in self.records)
 
 
 @dataclass
@@ -163,21 +193,39 @@ class Outcome:
     def recorded(self) -> list[Commit]:
         """All that is durable but the end: what a crash right before it may have left."""
         last = self.commits[-1]
-        blocks = [block for block in last.blocks if block[3] == "values"]
+        blocks = [block for block in last.blocks if block[3] == "values" or is_reserved(block[0])]
         left = [Commit(last.records, last.mail, blocks)] if last.records or blocks else []
         return [*self.commits[:-1], *left]
 
     @property
     def stream(self) -> list[str]:
         """The stream as a reader sees it; an assertion error if it has gaps or overlaps."""
-        values: list[str] = []
-        tail = 0
-        for commit in self.commits:
-            for _, offset, count, kind, texts, _ in commit.blocks:
+        return stream_of(self.commits)
+
+    @property
+    def replies(self) -> list[str]:
+        """The replies to requests, in any order; an assertion error if there are two to one request."""
+        return replies_of(self.commits)
+
+
+def stream_of(commits: list[Commit]) -> list[str]:
+    """What a reader sees after these commits; an assertion error if it has gaps or overlaps."""
+    values: list[str] = []
+    tail = 0
+    for commit in commits:
+        for key, offset, count, kind, texts, _ in commit.blocks:
+            if key == STREAM:
                 assert offset == tail, f"a block at {offset}, the tail is {tail}"
                 tail += count
                 values += texts if kind == "values" else []
-        return values
+    return values
+
+
+def replies_of(commits: list[Commit]) -> list[str]:
+    """The replies to requests, in any order; an assertion error if there are two to one request."""
+    found = [(key, texts) for commit in commits for key, *_, texts, _ in commit.blocks if is_reserved(key)]
+    assert len({key for key, _ in found}) == len(found), found
+    return sorted(json.loads(text) for _, (text,) in found)
 
 
 class MemoryJournal:
@@ -237,11 +285,15 @@ class MemoryJournal:
             commit.records.append(Recorded(*found, 0.0))
         values = [list(entry.texts) for entry in part.entries if hasattr(entry, "texts")]
         for block in rows.blocks:
-            texts = [text.strip('"') for text in values.pop(0)] if block.kind == "values" else []
+            texts = [text.strip('"') for text in values.pop(0)] if block.kind == "values" else [block.values or ""]
             commit.blocks.append((block.key, block.offset, block.value_count, str(block.kind), texts, block.producer))
         self.commits.append(commit)
         part.acknowledged(set())
-        if part.ending is not None:
+        if isinstance(part.ending, Continuation):
+            assert part.carried is not None
+            commit.arguments = part.ending.arguments
+            self.owner.continued(part.run, part.ending, part.carried)
+        elif part.ending is not None:
             self.owner.ended(part.run, part.ending)
 
 
@@ -265,7 +317,8 @@ async def _execute(
 ) -> Outcome:
     trace = Trace(seed)
 
-    async def body() -> Any:
+    async def body(iteration: int = 0, seen: str = "") -> Any:
+        trace.iteration, trace.seen = iteration, seen
         return await program(trace)
 
     loop = asyncio.get_running_loop()
@@ -283,7 +336,7 @@ async def _execute(
         running_code=RunningCode(),
         engine=engine,
     )
-    trace.durable = lambda: journal.commits
+    trace.durable, trace.answer = lambda: journal.commits, engine.answer
     working = loop.create_task(journal.work())
     said: list[str] = []
     listening = _Listening(said)
@@ -304,19 +357,30 @@ async def _execute(
 
 
 def history(commits: list[Commit]) -> History:
-    """What a run finds durable after these commits."""
+    """What a run finds durable after these commits: the records of the iteration that is under way."""
     found = History()
     for commit in commits:
-        for record in commit.records:
-            found.records[record.key] = record
-            if record.kind == "attempt":
-                found.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
         for key, offset, count, kind, _, producer in commit.blocks:
             if kind == "values":
                 found.produced[key, producer] = found.produced.get((key, producer), 0) + count
             else:
                 found.closed.add(key)
             found.tails[key] = offset + count
+        for record in commit.records:
+            if record.kind == RecordKind.CONTINUED:
+                found = _next_iteration(found, commit, record)
+                continue
+            found.records[record.key] = record
+            if record.kind == "attempt":
+                found.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
+    return found
+
+
+def _next_iteration(before: History, commit: Commit, record: Recorded) -> History:
+    place = (record.seq + 1, record.turn + 1)
+    found = continued(before.iteration + 1, commit.arguments, Carried.of(record.output), place)
+    found.closed |= before.closed
+    found.tails = before.tails | found.tails
     return found
 
 

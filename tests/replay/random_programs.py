@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import durable, patched, recv_async, send_async, timeout
+from dbosflow import create_token_async, durable, patched, recv_async, requests, send_async, timeout
 from dbosflow.errors import MessageTimeoutError
+from dbosflow.failures import dump_error
+from dbosflow.types import FrameKind
 from tests.replay.model import Program, StepError, Trace
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _LEAVES = (
     *("fail", "flaky", "log", "zero", "lock", "put", "get"),
     *("write", "write_many", "flush", "sleep", "draw", "draw"),
 )
-_MEETINGS = ("each", "first", "set_aside", "mail", "late_mail")
+_MEETINGS = ("each", "first", "set_aside", "mail", "late_mail", "token", "late_token", "request")
 _NESTS = ("spawn", "gather", "wait_for", "waiter")
 
 # A timer that fires while a cancellation is on its way is a race that asyncio itself leaves open: a program has either.
@@ -62,13 +64,22 @@ def plan(generator: random.Random, kinds: tuple[tuple[str, ...], tuple[str, ...]
 
 
 def program(seed: int, *, changed: bool = False) -> Program:
-    """The program of that seed; one that is ``changed`` does more where ``dbosflow.patched`` lets it."""
+    """The program of that seed; one that is ``changed`` does more where ``dbosflow.patched`` lets it.
+
+    Every other one continues as new, once or twice.
+    """
     generator = random.Random(seed)
     kinds = generator.choice((_WITH_TIMERS, _WITH_CANCELLATIONS))
-    branches = [plan(generator, kinds) for _ in range(generator.randint(2, 3))]
+    iterations = [
+        [plan(generator, kinds) for _ in range(generator.randint(2, 3))] for _ in range(generator.choice((1, 1, 2, 3)))
+    ]
 
     async def run(trace: Trace) -> Any:
-        return await _Interpreter(trace, changed).run(branches)
+        interpreter = _Interpreter(trace, changed, [f"after {trace.seen}"])
+        result = await interpreter.run(iterations[trace.iteration])
+        if trace.iteration + 1 < len(iterations):
+            trace.continue_as_new(interpreter.seen)
+        return result
 
     return run
 
@@ -238,6 +249,38 @@ class _Interpreter:
             await recv_async("never", timeout=0.001 * line.number)
         except MessageTimeoutError:
             self.log.append(f"{name} got nothing")
+
+    async def _token(self, name: str, line: Operation) -> None:
+        """Waits for an answer that comes soon, a value or an error; perhaps not that long, and then again."""
+        token = await create_token_async()
+        operation = token._id.operation
+        kind = FrameKind.ERROR if line.number % 2 else FrameKind.COMPLETE
+        text = dump_error(StepError(operation)) if line.number % 2 else f'"{operation}"'
+        self.trace.answer(operation, kind, text, self.trace.random.choice([0, 0.001, 0.003]))
+        for limit in (0.002, None) if line.number > 2 else (None,):
+            try:
+                self.log.append(f"{name} was answered {await token.wait_async(timeout=limit)}")
+            except StepError as error:
+                self.log.append(f"{name} was rejected with {error}")
+            except MessageTimeoutError:
+                self.log.append(f"{name} waits again")
+
+    async def _late_token(self, name: str, line: Operation) -> None:
+        """Waits for an answer that nobody gives."""
+        try:
+            await (await create_token_async()).wait_async(timeout=0.001 * line.number)
+        except MessageTimeoutError:
+            self.log.append(f"{name} was not answered")
+
+    async def _request(self, name: str, line: Operation) -> None:
+        """Asks, and replies to a request: perhaps that of another branch, or of an iteration before."""
+        await send_async("w", f"{name}@{self.seen}", "asked")
+        async for request in requests("asked", type=str, reply=str):
+            reply = f"{name} replies to {request.value}"
+            self.trace.replied.append(reply)
+            await request.reply(reply)
+            self.log.append(reply)
+            break
 
     async def _each(self, name: str, line: Operation) -> None:
         """Outcomes in the order of their arrival."""
