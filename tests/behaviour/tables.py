@@ -107,10 +107,11 @@ _DISORDER: dict[str, LiteralString] = {
                 FROM json_array_elements(r.values) AS one (range))""",
     "records out of order": """
         SELECT workflow_id, key, seq, turn, epoch FROM (
-            SELECT *, row_number() OVER run - 1 AS place, lag(turn) OVER run AS turn_before,
-                   lag(epoch) OVER run AS epoch_before
+            SELECT *, coalesce(lag(seq) OVER run, -1) + 1 AS place, lag(turn) OVER run AS turn_before,
+                   lag(epoch) OVER run AS epoch_before,  -- those of earlier iterations are removed
+                   max(seq) FILTER (WHERE kind = 'continued') OVER (PARTITION BY workflow_id) AS began
             FROM dbosflow.step WINDOW run AS (PARTITION BY workflow_id ORDER BY seq)) AS record
-        WHERE seq <> place OR turn < turn_before OR epoch < epoch_before""",
+        WHERE seq <> place AND (began IS NULL OR seq > began) OR turn < turn_before OR epoch < epoch_before""",
     "an ended workflow that is owned": """
         SELECT id, status FROM dbosflow.workflow
         WHERE worker_id IS NOT NULL AND status IN ('queued', 'blocked', 'succeeded', 'failed', 'cancelled')""",

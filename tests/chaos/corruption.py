@@ -10,9 +10,10 @@ import psycopg
 
 from dbosflow import Engine
 from tests.chaos.checkers.workflows import check_workflow, expected_of
-from tests.chaos.history.run_history import RunHistory, WriteHistory
+from tests.chaos.history.run_history import AnswerHistory, RunHistory, WriteHistory
 from tests.chaos.history.workflow_history import histories
 from tests.chaos.workloads.basic import QUEUE
+from tests.chaos.workloads.messages import ASKED, END, TOPIC, reply_to, token_event
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ RUNS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "failing": ("failing", (3, 0.0)),
     "undoing": ("undoing", ("undoing", 3, "fails", 0.0)),
     "limited": ("limited", (2, 0.0)),
+    "receiving": ("receiving", (2, 0.0)),
+    "conversing": ("conversing", (2, 0.0)),
     "listening": ("listening", (-1, 0.0)),
     "looping": ("looping", (2, True, "dead_letter", 1)),
     "raising": ("looping", (1, True, "raise", 1)),
@@ -41,6 +44,13 @@ WRITTEN = {
 """What writers write to their inputs."""
 
 
+SENT = {"receiving": ["a 0", "b 0", "a 1", "a 2", "b 1", END]}
+"""The messages to them."""
+
+ANSWERED = {"conversing": {0: "a 0", 1: "b 1"}}
+"""The answers to their tokens: the second one is a rejection."""
+
+
 def run_all(url: str) -> None:
     """Runs all of them."""
     with Engine(url, executes=False) as client:
@@ -52,20 +62,39 @@ def run_all(url: str) -> None:
             for value in values:
                 client.write_stream(workflow_id, key, value)
             client.close_stream(workflow_id, key)
+        for workflow_id, values in SENT.items():
+            for value in values:
+                client.send(workflow_id, value, TOPIC)
         with Engine(url, block_values=1, compact_every=None) as engine:
             Thread(target=engine.run_worker, args=(QUEUE,), daemon=True).start()
+            for workflow_id, answers in ANSWERED.items():
+                _answer(client, workflow_id, answers)
             for handle in handles:
                 with suppress(ValueError):  # the one that fails
                     handle.result()
 
 
+def _answer(client: Engine, workflow_id: str, answers: dict[int, str]) -> None:
+    for number, answer in answers.items():
+        token = client.get_event(workflow_id, token_event(number))
+        (client.reject if answer.startswith("b") else client.resolve)(token, answer)
+    for number in answers:
+        assert client.ask(workflow_id, number, ASKED) == reply_to(number)
+
+
 def run_history() -> RunHistory:
     """What writers were acknowledged."""
-    written = {
-        workflow_id: WriteHistory({value: offset for offset, value in enumerate(values)})
-        for workflow_id, (_, values) in WRITTEN.items()
-    }
-    return RunHistory(written=written)
+    values = {workflow_id: values for workflow_id, (_, values) in WRITTEN.items()} | SENT
+    return RunHistory(
+        written={
+            workflow_id: WriteHistory({value: offset for offset, value in enumerate(written)})
+            for workflow_id, written in values.items()
+        },
+        answered={
+            workflow_id: AnswerHistory({**answers}, {number: reply_to(number) for number in answers})
+            for workflow_id, answers in ANSWERED.items()
+        },
+    )
 
 
 def corrupt(url: str, statement: LiteralString) -> None:

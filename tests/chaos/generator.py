@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.chaos.nemeses.plan import WRITERS
 from tests.chaos.workloads.basic import QUEUE
 from tests.chaos.workloads.limited_queue import LIMITED_QUEUE
+from tests.chaos.workloads.messages import TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,10 @@ class Operation:
     queue: str = QUEUE
     input: str | None = None
     """The stream that writers write to."""
+    topic: str | None = None
+    """The topic on which they send messages."""
+    answers: int = 0
+    """So many tokens are answered, and as many requests sent."""
     writings: tuple[Writing, ...] = ()
     timeout: float | None = None
     """The seconds until its deadline."""
@@ -69,7 +74,7 @@ def operation(seed: int, number: int) -> Operation:
     for_ever = workload.startswith("dozing") or (is_undone and "is cancelled" in args)
     cancelled = for_ever or draw.random() < 0.07
     reading = draw.choice(["throughout", "reconnecting", "late", None, None])
-    taken = _INPUTS.get(workload)
+    taken, topic = _INPUTS.get(workload), TOPIC if workload.startswith("receiving") else None
     return Operation(
         workflow_id=me,
         workload=workload,
@@ -80,7 +85,9 @@ def operation(seed: int, number: int) -> Operation:
         starters=draw.choice([1, 1, 1, 1, 3]),
         queue=LIMITED_QUEUE if workload.startswith("limited") else QUEUE,
         input=taken,
-        writings=tuple(_writings(draw)) if taken else (),
+        topic=topic,
+        answers=args[0] if workload.startswith("conversing") else 0,
+        writings=tuple(_writings(draw)) if taken or topic else (),
         timeout=draw.uniform(0.3, 4.0) if is_undone and "is late" in args else None,
         reason=draw.choice([None, f"nobody wants {me}"]),
         trims=_trims(draw, workload, key, reading),
@@ -134,6 +141,10 @@ def _workload(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
         "listening_on_thread": (2, listening, draw.choice(["chat", "heard"])),
         "looping": (3, looping, "effects"),
         "looping_on_thread": (2, looping, "effects"),
+        "receiving": (3, (draw.randint(2, 12), pause / 10), "heard"),
+        "receiving_on_thread": (2, (draw.randint(2, 12), pause / 10), "heard"),
+        "conversing": (3, (draw.randint(1, 4), pause), "values"),
+        "conversing_on_thread": (1, (draw.randint(1, 4), pause), "values"),
         "limited": (3, (draw.randint(1, 3), pause), "values"),
         "limited_on_thread": (2, (draw.randint(1, 3), pause), "values"),
         "failing": (2, sequence, "values"),

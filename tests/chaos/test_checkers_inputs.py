@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import LiteralString
 
 import pytest
@@ -15,7 +16,7 @@ from tests.chaos.corruption import (
     run_history,
     violations,
 )
-from tests.chaos.history.run_history import RunHistory, WriteHistory
+from tests.chaos.history.run_history import WriteHistory
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,9 @@ def test_a_corrupted_input_or_loop_is_reported(url: str, statement: LiteralStrin
 def test_a_value_that_was_refused_and_is_there_is_reported(url: str) -> None:
     offsets = {value: offset for offset, value in enumerate(WRITTEN["listening"][1])}
     del offsets["b 1"]
-    known = RunHistory(written={**run_history().written, "listening": WriteHistory(offsets, refused={"b 1"})})
+    known = replace(
+        run_history(), written={**run_history().written, "listening": WriteHistory(offsets, refused={"b 1"})}
+    )
     assert violations(url, known) == ["input 'chat': 'b 1' was refused, and is there"]
 
 
@@ -150,5 +153,5 @@ def test_a_write_that_was_acknowledged_at_two_places_is_reported(url: str) -> No
     assert written.violations == []
     written.add([["a 0", 4]])
     assert written.violations == ["'a 0' was acknowledged at 3, then at 4"]
-    known = RunHistory(written={**run_history().written, "listening": written})
+    known = replace(run_history(), written={**run_history().written, "listening": written})
     assert any("then at 4" in what for what in violations(url, known))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,7 @@ PID = os.getpid()
 
 def trims(first: int, asked: int) -> RunHistory:
     """What is known of the trimmed input."""
-    return RunHistory(written=run_history().written, trimmed={"looping": TrimHistory("work", first, asked)})
+    return replace(run_history(), trimmed={"looping": TrimHistory("work", first, asked)})
 
 
 def test_a_trim_as_asked_for_is_not_reported(url: str) -> None:

@@ -149,7 +149,11 @@ class Checker:
         clients, report = self._clients, self._report
         readings = self._readers.take(root_id)
         run_history = RunHistory(
-            clients.cancel_requested, self._frozen(), clients.writers.written, clients.trimmer.trimmed
+            clients.cancel_requested,
+            self._frozen(),
+            clients.writers.written,
+            clients.trimmer.trimmed,
+            clients.answerer.answered,
         )
         for history in tree:
             wanted = expected_of(history, run_history)

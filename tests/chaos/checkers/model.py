@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.workloads.inputs import BAD, TOKENS
+from tests.chaos.workloads.messages import END, INBOX
 from tests.chaos.workloads.undoing import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Records:
     """The children, by the key of their start."""
     inputs: Mapping[str, list[str]] = field(default_factory=dict)
     """What writers wrote to it, whether or not that was trimmed later."""
+    answers: Mapping[int, str] = field(default_factory=dict)
+    """The answers to its tokens."""
 
 
 def expected(workload: str, arguments: Mapping[str, Any], records: Records) -> Expected:
@@ -169,6 +172,25 @@ def _listening(model: Expected, records: Records, limit: int, pause: float) -> E
     return model
 
 
+def _receiving(model: Expected, records: Records, every: int, pause: float, heard: Sequence[str] = ()) -> Expected:
+    messages = records.inputs[INBOX]
+    model.result = messages[: messages.index(END)] if END in messages else ["the last message is not there"]
+    for value in messages:
+        if value == END:
+            break
+        model.write("heard", "body", value)
+    return model
+
+
+def _conversing(model: Expected, records: Records, size: int, pause: float) -> Expected:
+    for number in range(size):
+        if number not in records.answers:
+            break
+        model.write("values", "body", number, records.answers[number])
+    model.result = [*(records.answers.get(number) for number in range(size)), *range(size)]
+    return model
+
+
 def _looping(model: Expected, records: Records, on_error: str, **how: object) -> Expected:
     model.closed.add("work")
     values = records.inputs["work"]
@@ -223,6 +245,10 @@ _MODELS: dict[str, Callable[..., Expected]] = {
     "looping": _looping,
     "looping_on_thread": _looping,
     "following": _following,
+    "receiving": _receiving,
+    "receiving_on_thread": _receiving,
+    "conversing": _conversing,
+    "conversing_on_thread": _conversing,
     "limited": _limited,
     "limited_on_thread": _limited,
     "failing": _failing,

@@ -14,12 +14,13 @@ from tests.chaos.checkers.inputs import check_input, check_loop
 from tests.chaos.checkers.model import Expected, expected
 from tests.chaos.checkers.streams import CAUSES, check_streams, check_trim
 from tests.chaos.checkers.workers import check_wakes
+from tests.chaos.workloads.messages import reply_to
 from tests.chaos.workloads.undoing import UNDONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.chaos.history.run_history import RunHistory
+    from tests.chaos.history.run_history import AnswerHistory, RunHistory
     from tests.chaos.history.workflow_history import WorkflowHistory
     from tests.chaos.nodes.workers import Frozen
 
@@ -30,8 +31,10 @@ THAWING = 1.0
 def expected_of(history: WorkflowHistory, run_history: RunHistory) -> Expected:
     """What must have come of a workflow that ran to its end."""
     written = run_history.written.get(history.workflow_id)
+    answered = run_history.answered.get(history.workflow_id)
     acknowledged = {offset: value for value, offset in written.offsets.items()} if written else {}
-    return expected(history.row["name"], history.row["input"], history.records(acknowledged))
+    records = history.records(acknowledged, answered.answers if answered else {})
+    return expected(history.row["name"], history.row["input"], records)
 
 
 def check_workflow(history: WorkflowHistory, wanted: Expected, run_history: RunHistory) -> Iterator[str]:
@@ -43,8 +46,10 @@ def check_workflow(history: WorkflowHistory, wanted: Expected, run_history: RunH
     yield from check_loop(history, wanted)
     yield from check_undone(history, wanted)
     if (written := run_history.written.get(history.workflow_id)) is not None:
-        for key in history.row["input_streams"]:
+        for key in history.inputs:
             yield from check_input(history, key, written)
+    if (answered := run_history.answered.get(history.workflow_id)) is not None:
+        yield from check_answers(history, answered)
     if (trimmed := run_history.trimmed.get(history.workflow_id)) is not None:
         yield from check_trim(history, trimmed)
 
@@ -79,6 +84,17 @@ def check_undone(history: WorkflowHistory, wanted: Expected) -> Iterator[str]:
     written = sum(block["count"] for block in history.blocks if block["kind"] == "values")
     if undone != [*range(len(undone))][::-1] or not written <= len(undone) <= wanted.undone:
         yield f"it has undone {undone}, of {wanted.undone} steps, with {written} values behind them"
+
+
+def check_answers(history: WorkflowHistory, answered: AnswerHistory) -> Iterator[str]:
+    """Of each token one answer counts; each request has the reply to it."""
+    yield from answered.violations
+    size = history.row["input"]["size"]
+    if history.row["status"] == "succeeded" and sorted(answered.answers) != [*range(size)]:
+        yield f"of its {size} tokens those are answered: {answered.answers}"
+    for number, reply in answered.replies.items():
+        if reply != reply_to(number):
+            yield f"the reply to request {number} was {reply}"
 
 
 def check_executions(history: WorkflowHistory, frozen: Iterable[Frozen]) -> Iterator[str]:

@@ -6,12 +6,15 @@ import asyncio
 import random
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
+from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowEndedError, WorkflowNotFoundError
+from tests.chaos.clients.answerer import Answerer
 from tests.chaos.clients.writing import MAY_BE_TRIED_AGAIN
 from tests.chaos.report import DurationSample
+from tests.chaos.workloads.messages import END
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
@@ -47,8 +50,12 @@ class WorkflowClients:
     errors: Counter[str] = field(default_factory=Counter)
     """What callers had to try again for."""
     violations: list[str] = field(default_factory=list)
+    answerer: Answerer = field(init=False)
     over: bool = False
     """Whether no more are to be started."""
+
+    def __post_init__(self) -> None:
+        self.answerer = Answerer(self._again)
 
     @property
     def in_flight(self) -> int:
@@ -57,7 +64,8 @@ class WorkflowClients:
 
     def forget(self, workflow_id: str) -> None:
         """What is checked needs no memory."""
-        for known in (self.acknowledged, self.outcomes, self.settled, self.writers.written, self.trimmer.trimmed):
+        told = (self.writers.written, self.trimmer.trimmed, self.answerer.answered)
+        for known in (self.acknowledged, self.outcomes, self.settled, *told):
             known.pop(workflow_id, None)
         self.cancel_requested.discard(workflow_id)
 
@@ -99,6 +107,10 @@ class WorkflowClients:
                 group.create_task(self._cancel(handle, operation, operation.cancel_after, waiting))
             if operation.input is not None:
                 group.create_task(self._write(operation))
+            if operation.topic is not None:
+                group.create_task(self._send(operation))
+            if operation.answers:
+                group.create_task(self.answerer.answer(self.engine, operation))
             if operation.trims is not None:
                 group.create_task(self.trimmer.trim(self.engine, operation, waiting))
         if operation.reading == "late":
@@ -123,6 +135,16 @@ class WorkflowClients:
         key = operation.input
         await self.writers.write(self.engine, operation)
         await self._again(lambda: self.engine.close_stream_async(operation.workflow_id, key))
+
+    async def _send(self, operation: Operation) -> None:
+        """Has the messages sent, and then the last one, unless the workflow has ended before."""
+        assert operation.topic is not None
+        topic = operation.topic
+        await self.writers.write(self.engine, operation)
+        with suppress(WorkflowEndedError):
+            last = self.engine.send_async
+            offset = await self._again(lambda: last(operation.workflow_id, END, topic, idempotency_key=END))
+            self.writers.sent(operation, END, offset)
 
     async def _cancel(
         self, handle: WorkflowHandle[Any], operation: Operation, after: float, waiting: asyncio.Task[None]

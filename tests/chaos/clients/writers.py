@@ -70,10 +70,15 @@ class Writers(ClientProcesses):
         if not task.done.done():
             task.done.set_result(None)
 
+    def sent(self, operation: Operation, value: str, offset: int) -> None:
+        """Somebody else has written to it, too."""
+        self.written[operation.workflow_id].add([(value, offset)])
+
     async def _write(self, engine: Engine, operation: Operation, writing: Writing) -> None:
         request = asdict(writing) | {
             "id": operation.workflow_id,
-            "key": operation.input,
+            "key": operation.input or operation.topic,
+            "sends": operation.topic is not None,
             "keyed": writing.process is not None,
         }
         if writing.process is None:

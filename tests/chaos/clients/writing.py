@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow.errors import DatabaseUnavailableError, StreamClosedError
+from dbosflow.errors import DatabaseUnavailableError, StreamClosedError, WorkflowEndedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ _PAUSE = 0.1
 async def write(engine: Engine, request: dict[str, Any], on_answers: Callable[[list[list[Any]]], None]) -> None:
     """Writes to the input ``id`` and ``key`` what ``writer``, ``count``, ``wide``, ``pause`` and ``keyed`` say.
 
+    Or, if it ``sends``, as messages on the topic ``key``.
     After each batch it reports of each value its offset, or ``None`` if it was refused, since the input is closed. A
     writer without idempotency keys writes nothing twice, and reports nothing of a value that it got no answer for.
     """
@@ -37,10 +38,13 @@ async def write(engine: Engine, request: dict[str, Any], on_answers: Callable[[l
 async def _write_one(engine: Engine, request: dict[str, Any], number: int) -> list[Any]:
     value = f"{request['writer']} {number}"
     key = value if request["keyed"] else None
+    workflow_id, where = request["id"], request["key"]
     while True:
         try:
-            return [value, await engine.write_stream_async(request["id"], request["key"], value, idempotency_key=key)]
-        except StreamClosedError:
+            if request["sends"]:
+                return [value, await engine.send_async(workflow_id, value, where, idempotency_key=key)]
+            return [value, await engine.write_stream_async(workflow_id, where, value, idempotency_key=key)]
+        except (StreamClosedError, WorkflowEndedError):
             return [value, None]
         except MAY_BE_TRIED_AGAIN:
             if key is None:

@@ -30,6 +30,26 @@ class WriteHistory:
 
 
 @dataclass
+class AnswerHistory:
+    """What those who answer one workflow, and ask it, were told."""
+
+    answers: dict[int, str] = field(default_factory=dict)
+    """The answer to each token that counts."""
+    replies: dict[int, int] = field(default_factory=dict)
+    """The reply to each request."""
+    violations: list[str] = field(default_factory=list)
+
+    def counts(self, number: int, answer: str) -> None:
+        """An answer to a token was acknowledged: no other one is."""
+        if self.answers.setdefault(number, answer) != answer:
+            self.violations.append(f"token {number}: {self.answers[number]!r} was acknowledged, and {answer!r}, too")
+
+    def replied(self, number: int, reply: int) -> None:
+        """A request got its reply."""
+        self.replies[number] = reply
+
+
+@dataclass
 class TrimHistory:
     """What is known of the trims of one stream."""
 
@@ -49,3 +69,4 @@ class RunHistory:
     frozen: Iterable[Frozen] = ()
     written: Mapping[str, WriteHistory] = field(default_factory=dict)
     trimmed: Mapping[str, TrimHistory] = field(default_factory=dict)
+    answered: Mapping[str, AnswerHistory] = field(default_factory=dict)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from dbosflow._records.spaces import is_reserved
 from tests.chaos.checkers.model import Records
 from tests.chaos.history.ledger_reader import LedgerReader
+from tests.chaos.workloads.messages import INBOX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.chaos.history.ledger_reader import Line
 
@@ -65,8 +67,13 @@ class WorkflowHistory:
         return root_of(self.workflow_id)
 
     def keys(self) -> list[str]:
-        """Its streams."""
-        return sorted({block["key"] for block in self.blocks})
+        """Its streams, without those that the engine keeps for it."""
+        return sorted({block["key"] for block in self.blocks if not is_reserved(block["key"])})
+
+    @property
+    def inputs(self) -> list[str]:
+        """What others write to: its inputs, or the inbox of its messages."""
+        return [*(self.row["input_streams"] or ([INBOX] if self.row["name"].startswith("receiving") else []))]
 
     def first(self, key: str) -> int:
         """The first offset of a stream that is still there."""
@@ -97,15 +104,19 @@ class WorkflowHistory:
         kinds = [block["kind"] for block in self.blocks if block["key"] == key]
         return [kind for kind in kinds if kind not in {"values", "rollback"}]
 
-    def records(self, acknowledged: dict[int, str] | None = None) -> Records:
-        """What the model depends on; ``acknowledged``: what writers were acknowledged, by offset, trimmed or not."""
+    def records(self, acknowledged: dict[int, str] | None = None, answers: Mapping[int, str] | None = None) -> Records:
+        """What the model depends on; ``acknowledged``: what writers were acknowledged, by offset, trimmed or not.
+
+        ``answers``: those to its tokens that were acknowledged.
+        """
         outputs = [step["output"] for step in self.steps if step["kind"] == "step"]
-        inputs = {key: dict(self.values(key)) | (acknowledged or {}) for key in self.row["input_streams"] or ()}
+        inputs = {key: dict(self.values(key)) | (acknowledged or {}) for key in self.inputs}
         return Records(
             draws={output[0]: output[1] for output in outputs if isinstance(output, list)},
             children=self.children,
             child_ids={step["key"]: step["child_id"] for step in self.steps if step["kind"] == "child"},
             inputs={key: _dense(values) for key, values in inputs.items()},
+            answers=answers or {},
         )
 
 

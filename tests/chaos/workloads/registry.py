@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.workloads import basic, inputs, limited_queue, typed_streams, undoing
+from tests.chaos.workloads import basic, inputs, limited_queue, messages, typed_streams, undoing
 
 WORKLOADS: dict[str, Any] = {
     each.definition.name: each
@@ -26,6 +26,10 @@ WORKLOADS: dict[str, Any] = {
         inputs.looping,
         inputs.looping_on_thread,
         inputs.following,
+        messages.receiving,
+        messages.receiving_on_thread,
+        messages.conversing,
+        messages.conversing_on_thread,
         limited_queue.limited,
         limited_queue.limited_on_thread,
         undoing.undoing,
