@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, recv_async, workflow
+from dbosflow import Engine, WorkflowStatus, create_token, recv, recv_async, set_event, workflow
 from dbosflow._runtime.execution import suspender
+from dbosflow._runtime.execution.thread_driver import ThreadDriver
+from dbosflow._runtime.operations.receiving import Taken
 from dbosflow._runtime.queues import sweeper
 from dbosflow._runtime.queues.sweeper import Sweeper
+from dbosflow._runtime.runs.durable_waits import Standing
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._store import waiter, worker
@@ -129,3 +133,60 @@ async def test_a_death_is_followed_by_another_sweep_when_all_have_heard_of_it(
         pass
     assert swept == [("", ""), ("w", "t")] * sweeps
     assert service._interval <= (3600.0 if sweeps == 1 else 7200.0)
+
+
+@workflow(name="suspender receiver on thread")
+def receiver_on_thread() -> str:
+    return str(recv(type=str))
+
+
+@workflow(name="suspender token on thread")
+def token_on_thread() -> str:
+    token = create_token()
+    set_event("token", token.id)
+    return str(token.wait(type=str))
+
+
+@pytest.mark.parametrize("target", [receiver_on_thread, token_on_thread], ids=["message", "token"])
+@pytest.mark.parametrize("notices", [True, False], ids=["noticed", "unnoticed"])
+def test_what_has_come_is_not_lost_while_its_thread_has_not_got_to_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, target: Any, *, notices: bool
+) -> None:
+    """It is read and not on record: the run stays; and one that would go all the same waits for just that."""
+    begun, come, go_on, looks = threading.Event(), threading.Event(), threading.Event(), list[Standing | str]()
+    wait, standing = ThreadDriver._wait, Taken.standing
+
+    def slowly(self: ThreadDriver, run: Any, work: Any) -> Any:
+        found = wait(self, run, work)
+        come.set()
+        go_on.wait(PATIENCE)
+        return found
+
+    def looking(self: Taken) -> Any:
+        message = self.message
+        if not notices:
+            self.message = None
+        found = standing(self)
+        self.message = message
+        if not come.is_set():
+            if isinstance(found, Standing):
+                begun.set()
+            return "the test"
+        looks.append(found)
+        return found
+
+    monkeypatch.setattr(ThreadDriver, "_wait", slowly)
+    monkeypatch.setattr(Taken, "standing", looking)
+    with Engine(database_url, suspend_after=0.02) as engine:
+        handle = engine.start(target)
+        assert begun.wait(PATIENCE)
+        if target is token_on_thread:
+            engine.resolve(engine.get_event(handle.workflow_id, "token"), "there")
+        else:
+            engine.send(handle.workflow_id, "there")
+        assert come.wait(PATIENCE)
+        eventually(lambda: looks)
+        go_on.set()
+        assert handle.result(timeout=PATIENCE) == "there"
+    if notices:
+        assert set(looks) == {"a message that has come"}

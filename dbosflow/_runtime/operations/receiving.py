@@ -60,7 +60,9 @@ class Taken:
         inbox, wait = self.inbox, self.wait
         if inbox is None or wait is None or not wait.has_begun:
             return "a page of an inbox"
-        return Standing((Target(inbox.workflow_id, inbox.key, inbox.next),), due=wait.due)
+        if self.message is not None:
+            return "a message that has come"
+        return Standing((Target(inbox.workflow_id, inbox.key, inbox.unreceived),), due=wait.due)
 
     def is_on_record(self) -> None:
         """The message is received for good."""

@@ -142,12 +142,20 @@ class Inbox:
         """The message at ``offset`` is on record. The only method that the run's own thread may call."""
         self._noted.append(offset)
 
-    def removable(self) -> int | None:
-        """Before which offset messages are to be removed now, if any."""
+    @property
+    def unreceived(self) -> int:
+        """The first offset that is not on record as received: whoever waits for it misses nothing.
+
+        A message there may be read, and on its way to its receiver, whose thread gets to it some time later.
+        """
         noted, self._noted = self._noted, []
         self._received.update(noted)
         self._advance()
-        if self._first - max(self.trimmed, self._asked) < TRIM_EVERY:
+        return self._first
+
+    def removable(self) -> int | None:
+        """Before which offset messages are to be removed now, if any."""
+        if self.unreceived - max(self.trimmed, self._asked) < TRIM_EVERY:
             return None
         self._asked = self._first
         return self._first
