@@ -12,7 +12,8 @@ which something was wrong when that was seen. It is 3 if something is missing he
 With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which fails, too; root installs it from
 Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is
 promoted again and again. With ``--skew`` the wall clocks of workers and readers are wrong by hours, and jump
-(libfaketime, installed likewise).
+(libfaketime, installed likewise). With ``--encrypt``, beside any of these, all payloads are encrypted, and none may be
+left in plain text.
 
 The words are Jepsen's, and so is the layout:
 
@@ -38,6 +39,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.chaos import encryption
 from tests.chaos.run import run
 from tests.chaos.topologies.clock_skew import ClockSkewTopology
 from tests.chaos.topologies.pgbouncer import PgBouncerTopology
@@ -68,8 +70,11 @@ def main(arguments: Sequence[str]) -> int:
     topologies = parser.add_mutually_exclusive_group()
     for name, topology in TOPOLOGIES.items():
         topologies.add_argument(f"--{name}", dest="topology", action="store_const", const=topology, default=Topology)
+    parser.add_argument("--encrypt", action="store_true", help="all payloads are encrypted")
     parser.add_argument("--drain", type=float, default=120.0, help="seconds in which all must end after the last fault")
     options = parser.parse_args(arguments)
+    if options.encrypt:
+        encryption.begin()
     topology = options.topology()
     if missing := topology.missing():
         print(missing)

@@ -13,6 +13,7 @@ import psycopg
 
 from dbosflow import Engine
 from tests.behaviour import ledger
+from tests.chaos import encryption
 from tests.chaos.checkers.checker import Checker
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.workers import Span, check_pace, pace
@@ -248,6 +249,7 @@ class ChaosRun:
         report.samples = self.final_states.samples
         self.checker.check_last()
         report.violations += clients.violations
+        report.violations += encryption.in_plain_text(self.postgres.url("looking"))
         report.pace = pace(self.checker.recorded, self.session_nemesis.snapshots, self._at_work)
         report.violations += check_pace(report.pace)
         report.figures = [*self.session_nemesis.figures(), *self.topology.figures()]
