@@ -89,7 +89,7 @@ def checked(figure: Figure) -> str:
 
 
 def _simulated(figure: Figure, fit: Fit, line: Line) -> float:
-    return closed(fits.costs(figure, fit), workflows=line.workflows).rate / line.records
+    return closed(fits.costs(figure, fit), workflows=line.workflows).rate
 
 
 def _rate(figure: Figure, line: Line) -> float:

@@ -22,11 +22,10 @@ _MICROSECONDS = 1e-6
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the benchmarks as a closed system: so many workflows, each with ``records`` one after the other."""
+    """A line of the benchmarks as a closed system: so many workflows, each with one record after the other."""
 
     scenario: str
     workflows: int
-    records: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ STEPS = Fit(
     (Line("steps_async", 1), Line("steps_100", 100), Line("steps_1000", 1000)),
 )
 WORKFLOWS = Fit(
-    Line("start_to_result", 1, records=2),
-    Line("no_step", 1000, records=2),
-    (Line("start_to_result", 1, records=2), Line("no_step", 1000, records=2)),
+    Line("start_to_result", 1),
+    Line("no_step", 1000),
+    (Line("start_to_result", 1), Line("no_step", 1000)),
 )
 FITS = (STEPS, WORKFLOWS)
 
@@ -92,8 +91,8 @@ def wal(figure: Figure, fit: Fit) -> tuple[float, float]:
 
 
 def _split(figure: Figure, fit: Fit, name: str) -> tuple[float, float]:
-    lone = needed(figure, fit.lone.scenario, "ours", name) / fit.lone.records
-    crowded = needed(figure, fit.crowded.scenario, "ours", name) / fit.crowded.records
-    batch = fit.crowded.records / needed(figure, fit.crowded.scenario, "ours", "commits")
+    lone = needed(figure, fit.lone.scenario, "ours", name)
+    crowded = needed(figure, fit.crowded.scenario, "ours", name)
+    batch = 1 / needed(figure, fit.crowded.scenario, "ours", "commits")
     shared = max((lone - crowded) / (1 - 1 / batch), 0.0)
     return shared, max(lone - shared, 0.0)

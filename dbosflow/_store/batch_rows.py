@@ -52,6 +52,17 @@ class StartRow(NamedTuple):
     owned: bool
 
 
+class OutcomeRow(NamedTuple):
+    """The end of a workflow that has ended before it is inserted."""
+
+    status: str | None
+    output: str | None
+    error: str | None
+
+
+NO_OUTCOME = OutcomeRow(None, None, None)
+
+
 class RecordRow(NamedTuple):
     """A record of an operation."""
 
@@ -159,6 +170,7 @@ ROW_TYPES: dict[str, dict[str, Any]] = {
     "runs": {"run": RunRow},
     "starts": {"start": StartRow},
     "options": {"option": StartOptions},
+    "outcomes": {"outcome": OutcomeRow},
     "records": {"record": RecordRow},
     "blocks": {"tail": TailRow, "block": BlockRow},
     "inputs": {"input": InputRow},
@@ -179,6 +191,8 @@ class BatchRows:
     starts: list[Row] = field(default_factory=list)
     options: list[StartOptions] = field(default_factory=list)
     """Those of the first starts, up to the last one that has any."""
+    outcomes: list[Row] = field(default_factory=list)
+    """In the same way: the ends of workflows that have ended already."""
     records: list[Row] = field(default_factory=list)
     tails: list[TailRow] = field(default_factory=list)
     blocks: list[BlockRow] = field(default_factory=list)
@@ -193,8 +207,11 @@ class BatchRows:
     topics: Sequence[str] = ()
     """What other processes are to be notified of behind the batch, on its connection; not for a batch of many rows."""
 
-    def add_start(self, row: Row, options: StartOptions | None) -> None:
+    def add_start(self, row: Row, options: StartOptions | None, outcome: Row | None = None) -> None:
         """Adds a workflow to insert."""
+        if outcome is not None:
+            self.outcomes += [NO_OUTCOME] * (len(self.starts) - len(self.outcomes))
+            self.outcomes.append(outcome)
         if options is not None:
             self.options += [NO_OPTIONS] * (len(self.starts) - len(self.options))
             self.options.append(options)
@@ -206,6 +223,7 @@ class BatchRows:
             "run": self.runs,
             "start": self.starts,
             "option": self.options,
+            "outcome": self.outcomes,
             "record": self.records,
             "tail": self.tails,
             "block": self.blocks,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._store.batch_rows import BlockRow, ContinueRow, EndRow, InputRow, RecordRow, StartRow
+from dbosflow._store.batch_rows import BlockRow, ContinueRow, EndRow, InputRow, OutcomeRow, RecordRow, StartRow
 from dbosflow.codecs.chain import MARK, NO_CODECS, Codecs
 from dbosflow.errors import CodecError
 from dbosflow.serde import items_of
@@ -30,6 +30,7 @@ COLUMNS = frozenset(("input", "output", "error", "values", "value", "payload"))
 
 _PAYLOADS = {
     "start": (StartRow._fields.index("input"),),
+    "outcome": (OutcomeRow._fields.index("output"), OutcomeRow._fields.index("error")),
     "record": (RecordRow._fields.index("output"), RecordRow._fields.index("error")),
     "block": (BlockRow._fields.index("values"),),
     "input": (InputRow._fields.index("values"),),

@@ -72,7 +72,7 @@ def starts(batch: Batch[Run]) -> list[Start]:
 def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
     """The operations that a batch makes durable, in order, without those that the engine adds, such as rollbacks."""
     for start in batch.starts:
-        yield DurableOperation(start.workflow_id, START)
+        yield from _of_start(start)
     for part in batch.slices:
         yield from _of_slice(part)
 
@@ -81,6 +81,10 @@ def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str
     """Whether a batch makes the operation durable. ``name_of`` maps a workflow's id to the name in the operation."""
     if operation.key == START and operation.producer is None:
         return any(name_of(start.workflow_id) == operation.workflow_id for start in starts(batch))
+    if operation.key == END and operation.producer is None:
+        ended = (start for start in batch.starts if start.ending is not None)
+        if any(name_of(start.workflow_id) == operation.workflow_id for start in ended):
+            return True
     return any(
         _matches(replace(found, workflow_id=operation.workflow_id), operation, part)
         for part in batch.slices
@@ -105,6 +109,12 @@ def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice[Run]
         return False
     counts = (len(one.texts) for one in values(part) if (one.key, one.producer) == (found.key, found.producer))
     return found.number <= wanted.number < found.number + sum(counts)
+
+
+def _of_start(start: Start) -> Iterator[DurableOperation]:
+    yield DurableOperation(start.workflow_id, START)
+    if start.ending is not None:
+        yield DurableOperation(start.workflow_id, END)
 
 
 def _of_slice(part: Slice[Run]) -> Iterator[DurableOperation]:

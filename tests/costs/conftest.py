@@ -9,15 +9,19 @@ import pytest
 
 from dbosflow import Engine, workflow
 from tests.behaviour.gate import Gate
-from tests.costs.wire import Wire, wire
+from tests.costs.wire import Message, Wire, wire
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
 NEVER = 3600.0
 """Seconds that no test takes: what works by the clock has nothing to do."""
+
+
+_LOOKS = {"workflow.claim", "workflow.next_due", "workflow.requeue"}
+"""What an executing engine looks for when it begins to listen."""
 
 
 class OpenEngine(Protocol):
@@ -49,11 +53,19 @@ def open_engine(line: Wire) -> OpenEngine:
         async with Engine(line.url, **at_rest) as engine:
             if engine_runs := settings.get("executes", True):
                 await engine.run_async(costs_nothing)
-            await eventually_async(lambda: "listener" in {one.session.role for one in line.since(place).messages})
+            await eventually_async(lambda: _have_looked_again(line.since(place).messages, executes=engine_runs))
             await eventually_async(lambda: not engine_runs or line.since(place).executed["notify.notify"])
             yield engine
 
     return opened
+
+
+def _have_looked_again(messages: Sequence[Message], *, executes: bool) -> bool:
+    """Whether the engine listens, and what it was not told of before has been looked for, once."""
+    listens = next((place for place, one in enumerate(messages) if one.session.role == "listener"), None)
+    if listens is None:
+        return False
+    return not executes or {one.statement for one in messages[listens:]} >= _LOOKS
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_the_statement_has_the_parameters_of_options_only_with_options() -> None
     names = "workflow_id name queue priority input parent_id parent_key input_streams owned"
     plain = tuple(f"start_{name}" for name in names.split())
     assert parameters(("starts",)) == plain
+    assert parameters(("starts", "outcomes")) == (*plain, "outcome_status", "outcome_output", "outcome_error")
     assert parameters(("starts", "options")) == plain + tuple(f"option_{name}" for name in StartOptions._fields)
 
 
@@ -41,7 +42,7 @@ async def test_options_travel_only_with_a_start_that_has_some(
         with line.counted() as counts:
             await engine.run_async(spec)
             await client.start_async(spec)
-    suffixes = ("", "") if options is None else ("_options", " with options")
+    suffixes = ("_outcomes", "") if options is None else ("_options", " with options")
     form = "lone" if options is None else "one"  # attributes are written by a part of their own
     starts = {name: count for name, count in counts.executed.items() if "starts" in name or "enqueue" in name}
     assert starts == {f"batch {form}_starts{suffixes[0]}": 1, f"workflow.enqueue{suffixes[1]}": 1}

@@ -89,20 +89,19 @@ async def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: O
         assert 5 <= starting <= 15
         with line.counted() as counts:
             await asyncio.gather(*(engine.run_async(costs_sequence, 0) for _ in range(1000)))
-        assert counts.batches <= 20
+        assert counts.batches <= 15
         assert counts.others.total() <= 20 + RESTLESS
 
 
-async def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
-    """From its start to its result: what begins it, what ends it, and nothing that asks how it went."""
+async def test_a_lone_workflow_without_steps_costs_one_batch_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
+    """From its start to its result: its row, and nothing that asks how it went."""
     workflows = 200
 
     async with open_engine() as engine:
         with line.counted() as counts:
             for _ in range(workflows):
                 await engine.run_async(costs_sequence, 0)
-        assert counts.executed["batch lone_starts"] == counts.executed["batch lone_runs_ends"] == workflows
-        assert counts.batches == 2 * workflows
+        assert counts.executed["batch lone_starts_outcomes"] == counts.batches == workflows
         assert counts.executed["notify.notify"] <= workflows + RESTLESS
         assert counts.others.total() <= workflows + RESTLESS
 

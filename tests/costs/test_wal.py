@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,9 @@ ROWS_OF: dict[str, Callable[[], BatchRows]] = {
     "block": lambda: batch(*(Slice(f"w{number}").values(0, 10) for number in range(ROWS))),
     "end": lambda: batch(*(Slice(f"w{number}").end() for number in range(ROWS))),
     "start": lambda: batch(starts=tuple(f"new{number}" for number in range(ROWS))),
+    "one row": lambda: replace(
+        batch(starts=tuple(f"new{number}" for number in range(ROWS))), outcomes=[("succeeded", "1", None)] * ROWS
+    ),
 }
 
 
@@ -48,6 +52,7 @@ async def written_without_images(lease: WorkerLease, rows: BatchRows) -> Plan:
         ("block", 2, 243),  # the same, with eight bytes of a checksum and a turn
         ("end", 3, 272),  # the row's new version, in the primary key and by its age; no owner any more
         ("start", 5, 391),  # the row and three indexes, and that one may wait for it (`ON CONFLICT`)
+        ("one row", 4, 333),  # start and end: without the index of what is owned, and never changed
     ],
 )
 async def test_a_row_costs_its_own_bytes_and_its_indexes(db: Database, row: str, records: int, size: int) -> None:

@@ -68,6 +68,9 @@ def of_batch(rows: BatchRows) -> Iterator[Point]:
     """The points that one statement of the journal carries."""
     for workflow_id, *_ in rows.starts:
         yield Point("start", workflow_id)
+    for (workflow_id, *_), (status, *_) in zip(rows.starts, rows.outcomes, strict=False):
+        if status is not None:
+            yield Point("end", workflow_id)
     for record in map(RecordRow._make, rows.records):
         yield Point("record", record.workflow_id, record.key)
     for row in rows.blocks:

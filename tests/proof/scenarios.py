@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import psycopg
 
 from dbosflow import Engine, WorkflowStatus
+from dbosflow._runtime.engine import starts
 from dbosflow.errors import WaitTimeoutError
 from tests.proof.programs.compensating import swept_undone, swept_undone_on_thread
 from tests.proof.programs.plain import (
@@ -21,6 +23,8 @@ from tests.proof.programs.plain import (
     swept_failing,
     swept_family,
     swept_fan_out,
+    swept_nothing,
+    swept_opening,
     swept_relaxed,
     swept_retries,
     swept_sequence,
@@ -88,6 +92,14 @@ class Client:
         else:
             self._note("ends", [workflow_id, "succeeded", result])
 
+    async def run_new(self, name: str, target: Any, *args: Any) -> None:
+        """Starts one under an id that the engine makes, which nobody knows before its end; this is what makes them."""
+        made = iter([self.id(name)])
+        with patch.object(starts, "new_id", lambda: next(made)):
+            result = await self.engine.run_async(target, *args)
+        self._note("acknowledged", self.id(name))
+        self._note("ends", [self.id(name), "succeeded", result])
+
     async def sees(self, workflow_id: str, key: str) -> None:
         """Waits for the first value of a stream."""
         async with self.engine.read_stream_async(workflow_id, key, wait_for=60) as channel:
@@ -97,6 +109,15 @@ class Client:
 
 def _alone(name: str, target: Any, *args: Any) -> Callable[[Client], Awaitable[None]]:
     return lambda client: client.run_one(name, target, *args)
+
+
+async def _new(client: Client) -> None:
+    """Bodies that begin before their workflows have rows: one ends so, the others write, wait or make branches."""
+    await client.run_new("nothing", swept_nothing, 7)
+    await client.run_new("written", swept_opening, 2)
+    await client.run_new("writing", swept_writing)
+    await client.run_new("branches", swept_branches)
+    await client.run_new("relaxed", swept_relaxed)
 
 
 async def _queued(client: Client) -> None:
@@ -220,6 +241,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "fan out": _alone("fan_out", swept_fan_out),
     "failing": _alone("failing", swept_failing, 5),
     "sleeping": _alone("sleeping", swept_sleeping),
+    "new": _new,
     "queued": _queued,
     "inputs": _inputs,
     "messages": _messages,

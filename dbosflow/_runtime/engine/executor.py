@@ -14,7 +14,7 @@ from dbosflow._runtime.engine.burst import Burst
 from dbosflow._runtime.engine.iterations import IterationCleaner
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
-from dbosflow._runtime.engine.start_callbacks import OnRunStarted, OnStarted
+from dbosflow._runtime.engine.start_callbacks import OnOpeningWritten, OnRunStarted, OnStarted
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -38,6 +38,7 @@ from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.plain_timers import watched_timers
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Start
+from dbosflow._runtime.runs.opening import Opening
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._runtime.streams.expirer import Expirer
 from dbosflow._store import workflow
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.engine.start_callbacks import OnDecided
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.launch import Launch
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.process.service import Service
     from dbosflow._runtime.runs.entries import Ending
@@ -69,6 +71,8 @@ logger = logging.getLogger("dbosflow.engine")
 
 _FLUSH_LIMIT = 5.0
 """Seconds that the last batches get when the engine closes."""
+_MOST_OPENINGS = 1000
+"""Runs that may begin before their starts are durable, in one round of the loop: others have to have their turns."""
 
 
 class Executor:
@@ -142,6 +146,8 @@ class Executor:
             )
             self._waiting.append(suspender)
             self._claiming |= {"slots_taken": suspender.slots_taken}
+        self._openings = 0
+        """How many runs are in their openings now."""
         self._resources = AsyncExitStack()
 
     def _backing(self, runner: Runner) -> Backing:
@@ -241,7 +247,7 @@ class Executor:
     def start(self, launch: Launch, request: StartRequest) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._write_start(request, OnStarted(self.runner, launch, started))
+        self.journal.start(_start_of(request, OnStarted(self.runner, launch, started)))
         return started
 
     def run(self, launch: Launch, request: StartRequest) -> asyncio.Future[Ending | None]:
@@ -250,23 +256,27 @@ class Executor:
         ``None`` if its row is not new, or if the workflow goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
-        self._write_start(request, OnRunStarted(self.runner, launch, ending))
+        run = self.runner.launch(launch) if self._may_open(request) else None
+        if run is None:
+            self.journal.start(_start_of(request, OnRunStarted(self.runner, launch, ending)))
+        else:
+            self._open(run, request, OnOpeningWritten(self.runner, launch, ending, run))
         return ending
 
-    def _write_start(self, request: StartRequest, on_decided: OnDecided) -> None:
-        launch = on_decided.launch
-        self.journal.start(
-            Start(
-                launch.workflow_id,
-                launch.definition.name,
-                launch.arguments_text,
-                launch.queue,
-                request.priority,
-                on_decided,
-                inputs=launch.definition.inputs,
-                options=request.options,
-            )
-        )
+    def _may_open(self, request: StartRequest) -> bool:
+        """Whether the body may begin before its start is durable: see ``opening``."""
+        return request.definition.is_async and request.options is None and self._openings < _MOST_OPENINGS
+
+    def _open(self, run: Run, request: StartRequest, on_written: OnOpeningWritten) -> None:
+        on_written.start = start = _start_of(request, on_written)
+        self._openings += 1
+
+        def write(ending: Ending | None) -> None:
+            self._openings -= 1
+            start.ending = ending
+            self.journal.start(start)
+
+        run.opening = Opening(write)
 
     async def adopt(self, found: Started) -> None:
         """Runs a workflow of this worker whose start was committed, and the answer lost."""
@@ -326,3 +336,18 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
+
+
+def _start_of(request: StartRequest, on_decided: OnDecided) -> Start:
+    """The start of a workflow in this process."""
+    launch = on_decided.launch
+    return Start(
+        launch.workflow_id,
+        launch.definition.name,
+        launch.arguments_text,
+        launch.queue,
+        request.priority,
+        on_decided,
+        inputs=launch.definition.inputs,
+        options=request.options,
+    )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Ending, Start
 
 T = TypeVar("T")
 
@@ -56,6 +56,32 @@ class OnRunStarted(OnDecided):
             run.when_settled(self.ending)
         else:
             _set_result(self.ending, result if isinstance(result, BaseException) else None)
+
+
+@dataclass(slots=True, eq=False)
+class OnOpeningWritten(OnRunStarted):
+    """The caller waits for the end of ``run``, whose opening has come before its start."""
+
+    run: Run
+    start: Start | None = None
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run, start, self.start = self.run, self.start, None  # no circle: it would wait for the garbage collector
+        assert start is not None
+        if result is True and start.ending is not None:
+            self.runner.ended(run, start.ending)
+            _set_result(self.ending, start.ending)
+        elif result is True and run.opening is not None and run.stopping is None and not run.opening.has_ended:
+            run.start_is_durable()
+            run.when_settled(self.ending)
+        elif result is True:  # it was stopped meanwhile, or its end was refused: another run begins
+            OnRunStarted.__call__(self, result)  # super() does not find a class that its decorator has made anew
+        elif isinstance(result, BaseException):
+            self.runner.unwritable(run, "its start was not written")
+            _set_result(self.ending, result)
+        else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks, once
+            run.when_settled(self.ending)  # this run is over
+            self.runner.unwritable(run, "its start was written before")
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

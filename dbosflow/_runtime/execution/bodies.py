@@ -216,6 +216,9 @@ class BodyCoroutine(BranchCoroutine):
             self._bodies.over(run, None, error)
             if is_signal(error):
                 raise
+        finally:
+            if run.opening is not None:
+                run.opening.end()
         raise StopIteration
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see BranchCoroutine)

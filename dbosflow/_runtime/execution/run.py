@@ -154,8 +154,22 @@ class Run(ReplayingRun):
         self.task = None
         with self.buffer.lock:
             self.begin_ending()
+            if self._is_one_row(ending) and self.opening is not None and self.opening.end(ending):
+                return
             self.buffer.push(ending)
         self.environment.submit(self)
+
+    def _is_one_row(self, ending: Ending) -> bool:
+        """Whether the whole workflow is one row, if its start is not written yet: nothing else is to be written."""
+        return ending.status.ended and not (self.buffer.size or self.inputs or self._streams)
+
+    def start_is_durable(self) -> None:
+        """The workflow has a row: what is in the buffer may go out, and the operations that wait begin."""
+        opening, self.opening = self.opening, None
+        assert opening is not None
+        opening.start_is_durable()
+        if self.buffer.is_pending:
+            self.environment.submit(self)
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Frees the room of durable entries and delivers the outcomes among them."""

@@ -242,9 +242,9 @@ class Runner:
         logger.warning("workflow %s is owned by another worker now; it stops here", run.workflow_id)
         self._stop(run, "the workflow is owned by another worker")
 
-    def unwritable(self, run: Run) -> None:
+    def unwritable(self, run: Run, why: str = "the database refuses its end") -> None:
         """The database takes nothing of ``run``, not even its end."""
-        self._stop(run, "the database refuses its end")
+        self._stop(run, why)
 
     def lease_lost(self) -> None:
         """Every run of the worker is owned elsewhere, or will be."""
@@ -283,7 +283,7 @@ class Runner:
     def reload_all(self) -> None:
         """Begins a new pass of every run: the database is another one than before."""
         self._timelines += 1
-        for run in tuple(self._runs.values()):
+        for run in [run for run in self._runs.values() if run.opening is None]:  # else nothing of it is in any database
             self.moved(run)
 
     def _begin_anew(self, timeline: int, ids: Iterable[str]) -> None:

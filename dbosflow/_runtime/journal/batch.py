@@ -228,6 +228,12 @@ def start_row(start: Start) -> Row:
     )
 
 
+def outcome_row(start: Start) -> Row | None:
+    """The end of a workflow that is one row, with the fields of an ``OutcomeRow``; ``None`` for all others."""
+    ending = start.ending
+    return None if ending is None else (ending.status, ending.output, ending.error)
+
+
 @dataclass(slots=True, eq=False)
 class Batch(Generic[R]):
     """One statement: slices of runs, and starts. ``sent`` counts how often it may have arrived."""
@@ -265,12 +271,13 @@ class Batch(Generic[R]):
             elif ending is not None:
                 rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
         for start in self.starts:
-            rows.add_start(start_row(start), start.options)
+            rows.add_start(start_row(start), start.options, outcome_row(start))
         return rows
 
     def topics(self) -> list[str]:
         """The topics that have news when the batch is durable."""
-        return [topic for part in self.slices for topic in part.topics()]
+        topics = [topic for part in self.slices for topic in part.topics()]
+        return topics + [topic for start in self.starts for topic in start.topics()]
 
     @property
     def is_awaited_elsewhere(self) -> bool:

@@ -216,12 +216,24 @@ class Committer(Generic[R]):
                 self._journal.deliver()
             return
         if batch.starts:
-            batch.starts[0].on_decided(_unfit(error))
+            await self._settle_start(batch, error)
         elif isinstance(error, psycopg.errors.UniqueViolation):
             self._say_other(batch.slices[0], error)
             self._owner.moved(batch.slices[0].run)
         else:
             await self._end_refused(batch.slices[0], error)
+
+    async def _settle_start(self, batch: Batch[R], error: Exception) -> None:
+        """Handles a refused start. If it is not the start but the end that is refused, the workflow fails like others.
+
+        So the start is sent without the end, and the workflow begins again.
+        """
+        (start,) = batch.starts
+        if start.ending is not None:
+            start.ending = None
+            await self.commit(Batch([], [start]))
+        else:
+            start.on_decided(_unfit(error))
 
     def _say_other(self, part: Slice[R], error: Exception) -> None:
         """Says that somebody else has written one of the rows."""

@@ -277,7 +277,7 @@ class Journal(Service, Generic[R]):
         again: list[Start] = []
         while self._starts and len(taken) < count and (limit > 0 or not taken):
             start = self._starts.popleft()
-            limit -= len(start.input) + 200
+            limit -= start.size
             if taken.setdefault(start.workflow_id, start) is not start:
                 again.append(start)
         self._starts.extend(again)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._runtime.replay.branch import Owner
     from dbosflow._runtime.runs.entries import Record
+    from dbosflow._runtime.runs.opening import Opening
     from dbosflow._store.step import Recorded
 
 
@@ -99,6 +100,8 @@ class DurableOperation(Operation):
         run = self.run
         try:
             self.record = self.find_record(self.kind)
+            if run.opening is not None:
+                await self._wait_for_start(run.opening)
             if self.cancellable and (run.is_draining or run.recorded_order is not None or run.request is not None):
                 await self._wait_to_begin()
         except BaseException as error:
@@ -122,6 +125,17 @@ class DurableOperation(Operation):
                     raise
         if run.awaits_delivery and self.record is None:
             await self.driver.hold(run)
+
+    async def _wait_for_start(self, opening: Opening) -> None:
+        """Waits until the workflow has a row: before, nobody may notice what the operation does."""
+        started = self.driver.new_waiter()
+        opening.expect(started)
+        try:
+            await self.driver.delivered(started)
+        except asyncio.CancelledError:  # even before the operation began
+            if self.cancellable:
+                await self.driver.record_cancellation(self.run, self.key)
+            raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and self.cancellable and issubclass(kind, asyncio.CancelledError):

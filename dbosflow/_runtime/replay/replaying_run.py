@@ -152,8 +152,11 @@ class ReplayingRun(RunState):
     def holds_back(self) -> bool:
         """Whether what is new stays in the buffer: the records may still contradict, and then it is dropped.
 
-        A branch at the end of its own records writes to its streams while others still replay theirs.
+        A branch at the end of its own records writes to its streams while others still replay theirs. And nothing goes
+        out before the workflow's start is durable.
         """
+        if self.opening is not None:
+            return True
         sequencer = self.sequencer
         if sequencer is None or not sequencer.is_replaying:
             return False

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._store.carried import Carried
+from dbosflow._store.notify import workflow_topic
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dbosflow._store.carried import ReadPlace, StreamPlace
     from dbosflow._store.start_options import StartOptions
@@ -235,3 +236,14 @@ class Start:
     options: StartOptions | None = None
     is_urgent: bool = False
     """Whether other processes are told that it has a deadline which comes soon."""
+    ending: Ending | None = None
+    """Its end, if it has ended before its start is written: then both are one row."""
+
+    @property
+    def size(self) -> int:
+        """The start's rough size in a statement, in bytes."""
+        return 200 + len(self.input) + (0 if self.ending is None else self.ending.size)
+
+    def topics(self) -> Iterable[str]:
+        """The topics that have news when it is durable: whoever waits for the workflow knows of it already."""
+        return () if self.ending is None else (workflow_topic(self.workflow_id),)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Record, Waiter
+    from dbosflow._runtime.runs.opening import Opening
     from dbosflow._runtime.runs.producers import Attempt
     from dbosflow._runtime.runs.state_ports import RunParts, StateEnvironment
     from dbosflow._store.cancel_request import CancelRequest
@@ -70,8 +71,8 @@ class RunState(Requested):
     __slots__ = (
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
         *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted"),
-        *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "unreadable", "waits"),
-        *("was_requested", "workflow_id"),
+        *("is_draining", "is_over", "limits", "opening", "queue", "seq", "stopping", "superseded", "turn"),
+        *("unreadable", "waits", "was_requested", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -103,6 +104,8 @@ class RunState(Requested):
         self.request: CancelRequest | None = None
         self.has_deadline = False
         """Whether the workflow has a deadline, which its children get, too."""
+        self.opening: Opening | None = None
+        """Its opening, as long as the workflow has no row."""
         self.ending = False
         self.is_over = False
         """Whether the run has come to its end, or was stopped for good."""

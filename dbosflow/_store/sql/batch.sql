@@ -143,26 +143,41 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 -- batch is one row in one of them, that part is the whole statement, and its gate the subquery `(:lone_gate) AS gate`.
 
 -- name: started
--- The section `options` is there if a start has any of the columns in it: see dbosflow/_store/start_options.py.
+-- The section `options` is there if a start has any of the columns in it: see dbosflow/_store/start_options.py. And the
+-- section `outcomes`, if a workflow has ended before its start is written: it never has an owner.
 INSERT INTO dbosflow.workflow
     (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at
 -- [options
      , deadline_at, max_recoveries, wake_at, units
 -- ]
+-- [outcomes
+     , output, error, ended_at
+-- ]
     )
-SELECT s.id, s.name, CASE WHEN s.owned THEN 'running'
+SELECT s.id, s.name, CASE
+-- [outcomes
+                          WHEN s.status IS NOT NULL THEN s.status
+-- ]
+                          WHEN s.owned THEN 'running'
 -- [options
                           WHEN due.at > now() THEN 'scheduled'
 -- ]
                           ELSE 'queued' END, s.queue, s.priority, s.input::json,
        s.parent_id, s.parent_key,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END,
-       CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
+       CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned
+-- [outcomes
+                                                      AND s.status IS NULL
+-- ]
+                                                 THEN gate.id END,
        CASE WHEN s.owned THEN now() END
 -- [options
      , least(greatest(due.at, now()) + s.timeout * interval '1 second', to_timestamp(s.deadline),
              (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id)), s.max_recoveries,
        CASE WHEN due.at > now() THEN due.at END, s.units
+-- ]
+-- [outcomes
+     , s.output::json, s.error::json, CASE WHEN s.status IS NOT NULL THEN now() END
 -- ]
 FROM (
     SELECT :start_workflow_id AS id, :start_name AS name, :start_queue AS queue, :start_priority AS priority,
@@ -171,6 +186,9 @@ FROM (
 -- [options
          , :option_timeout AS timeout, :option_deadline AS deadline, :option_max_recoveries AS max_recoveries,
            :option_delay AS delay, :option_run_at AS run_at, :option_units AS units
+-- ]
+-- [outcomes
+         , :outcome_status AS status, :outcome_output AS output, :outcome_error AS error
 -- ]
 ) AS s
 -- [options

@@ -125,6 +125,20 @@ async def swept_child(number: int) -> int:
 
 
 @workflow
+async def swept_nothing(number: int) -> int:
+    """Waits for nothing."""
+    return number * 11
+
+
+@workflow
+async def swept_opening(number: int) -> int:
+    """Writes before it waits for anything, and ends without having waited."""
+    for place in range(number):
+        await write_stream_async("values", place)
+    return number
+
+
+@workflow
 async def swept_failing(number: int) -> int:
     """Fails by a step that streams, with a stream open."""
     await write_stream_async("values", number)

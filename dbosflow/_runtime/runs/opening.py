@@ -1,0 +1,57 @@
+"""The opening of a run: what its body does until it waits for the first time, before the workflow has a row.
+
+Where nobody knows the id of a workflow before its result, its body may begin before its start is durable:
+
+```text
+launched ──► opening ──┬─ ended, and has left nothing in its buffer ──► one row: start and end in one statement
+                       └─ waits, or anything else ──► start written ──► durable: what is in the buffer goes out, and
+                                                                        the operations that wait begin
+the run is stopped meanwhile ──► start written ──► durable: another run begins from the first line of the body
+the process dies ──► there is no workflow, and nobody has been told of one
+```
+
+Until the start is durable, the journal takes nothing of the run, and every operation of it waits that another one could
+notice: no step begins, no child, and no message goes out. So a body whose opening is forgotten, or repeated, has done
+nothing but what it does in each replay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.runs.entries import Ending, Waiter
+
+
+class Opening:
+    """The opening of one run. ``write`` writes the start, once: with the end, or with ``None``."""
+
+    __slots__ = ("_waiters", "_write", "has_ended")
+
+    def __init__(self, write: Callable[[Ending | None], None]) -> None:
+        self._write: Callable[[Ending | None], None] | None = write
+        self._waiters: tuple[Waiter, ...] = ()
+        self.has_ended = False
+        """Whether the end of the workflow is written with its start."""
+
+    def end(self, ending: Ending | None = None) -> bool:
+        """Has the start written, unless it was before; returns whether that was now."""
+        write, self._write = self._write, None
+        if write is None:
+            return False
+        self.has_ended = ending is not None
+        write(ending)
+        return True
+
+    def expect(self, waiter: Waiter) -> None:
+        """Notifies ``waiter`` when the start is durable."""
+        self._waiters = (*self._waiters, waiter)
+
+    def start_is_durable(self) -> None:
+        """Lets the operations begin that wait for the start."""
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
