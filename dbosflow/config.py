@@ -260,8 +260,8 @@ def check_schema(name: object) -> str:
 def check_version(what: str, version: object) -> str:
     """``version``, if it can name one. Otherwise raises a ``ConfigurationError``."""
     found = check_identifier(what, version, longest=LONGEST_VERSION)
-    if "/" in found:
-        msg = f"{what} {found!r} must not hold a /"
+    if "/" in found or "\x1f" in found:
+        msg = f"{what} {found!r} must not hold a / or the character U+001F"
         raise ConfigurationError(msg)
     return found
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._records.pins import check_queue
+from dbosflow._records.pins import check_partition_key, check_queue
 from dbosflow._runtime.queues.limits import settle
 from dbosflow._store import queue, worker
 from dbosflow._store.notify import limits_topic
@@ -22,7 +24,7 @@ from dbosflow.errors import ConfigurationError, OutdatedWorkersError
 from dbosflow.types import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from psycopg import AsyncConnection
 
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
 SINCE = "0.1.0"
 """The first version whose workers keep limits."""
-_NUMBERS = ("concurrency", "worker_concurrency")
-_LIMITS = (*_NUMBERS, "rate")
+_NUMBERS = ("concurrency", "worker_concurrency", "partition_concurrency")
+_LIMITS = (*_NUMBERS, "weights", "rate")
+_MOST_WEIGHT = 1000
 _PAUSE = "paused"
 _RATE = "rate_count"
 """The column by which a change of the rate, or of its bucket, is known."""
@@ -52,6 +55,11 @@ class Queue:
     """How many of its workflows may run at a time, in all workers together."""
     worker_concurrency: int | None = None
     """How many of them may run at a time in each worker, however many slots that has."""
+    partition_concurrency: int | None = None
+    """How many of those with one partition key may run at a time, in all workers together. Those without a key are one
+    partition, too."""
+    weights: Mapping[str, int] | None = None
+    """How many workflows of a partition are taken when it has its turn: ``{"big": 3}``. Of others it is one."""
     rate: Rate | None = None
     """How many of its workflows, or of their units, may begin in a time, in all workers together. What goes on after a
     wait or a crash does not count again. With a ``bucket`` several queues share it; then the last rate that is applied
@@ -64,6 +72,7 @@ class Queue:
         for name in _NUMBERS:
             if getattr(self, name) is not None:
                 check_whole(f"queue {name}", getattr(self, name), 1, LARGEST_INTEGER, or_none=True)
+        _check_weights(self.weights)
         _check_rate(self.rate)
         paused: object = self.paused
         if not isinstance(paused, bool | None):
@@ -153,11 +162,11 @@ class Queues:
         """
         await self._host.bridge(self._set_pause(name, bucket, {_PAUSE: False}))
 
-    def change(self, name: str, **limits: int | Rate | None) -> None:
+    def change(self, name: str, **limits: int | Rate | Mapping[str, int] | None) -> None:
         """Changes some limits of a queue, and leaves the others. See ``change_async``, its awaitable twin."""
         self._host.call("change_async", self._change, name, _checked(name, limits))
 
-    async def change_async(self, name: str, **limits: int | Rate | None) -> None:
+    async def change_async(self, name: str, **limits: int | Rate | Mapping[str, int] | None) -> None:
         """Changes some limits of a queue, and leaves the others: ``change("llm", concurrency=20)``.
 
         Raises:
@@ -280,6 +289,8 @@ def _checked(name: str, limits: Mapping[str, Any]) -> dict[str, Any]:
 
 def _columns(limits: dict[str, Any]) -> dict[str, Any]:
     """The limits as the table has them."""
+    if "weights" in limits:
+        limits["weights"] = json.dumps(dict(limits["weights"])) if limits["weights"] else None
     if "rate" in limits:
         rate: Rate | None = limits.pop("rate")
         limits[_RATE] = None if rate is None else rate.count
@@ -287,6 +298,15 @@ def _columns(limits: dict[str, Any]) -> dict[str, Any]:
         limits["rate_burst"] = None if rate is None else rate.burst or rate.count
         limits["bucket"] = None if rate is None else rate.bucket
     return limits
+
+
+def _check_weights(weights: object) -> None:
+    if not isinstance(weights, Mapping | None):
+        msg = f"queue weights={weights!r} must be a dictionary of partition keys and whole numbers, or None"
+        raise ConfigurationError(msg)
+    for key, weight in (weights or {}).items():
+        check_partition_key(key, "")
+        check_whole(f"queue weights: that of {key!r}", weight, 1, _MOST_WEIGHT)
 
 
 def _check_rate(rate: object) -> None:

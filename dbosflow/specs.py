@@ -35,6 +35,8 @@ class WorkflowSpec(Generic[P, T]):
     """The version to which it is pinned: see ``Workflow.options``."""
     dedup: Dedup | None = None
     """Its key, if only one at a time may have it."""
+    partition_key: str | None = None
+    """The partition of the queue, if it has one."""
 
     def request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StartRequest:
         """The request for a start with these arguments."""
@@ -50,6 +52,7 @@ class WorkflowSpec(Generic[P, T]):
             ),
             pin=self.pin,
             dedup=self.dedup,
+            partition_key=self.partition_key,
         )
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:

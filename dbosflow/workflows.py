@@ -8,7 +8,7 @@ from functools import update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from dbosflow._records.pins import check_queue
+from dbosflow._records.pins import check_partition_key, check_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
 from dbosflow._store.start_options import checked_dedup, checked_options
@@ -120,6 +120,7 @@ class Workflow(Generic[P, R, T]):
         dedup_key: str | None = None,
         on_duplicate: OnDuplicate = "existing",
         replace_within: float | timedelta | None = None,
+        partition_key: str | None = None,
     ) -> WorkflowSpec[P, T]:
         """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
@@ -152,6 +153,8 @@ class Workflow(Generic[P, R, T]):
                 cancels it, and the new one begins when it is over. See docs/starts.md.
             replace_within: with ``"replace"`` and a ``delay`` or ``run_at``: how long it is put off at most, from its
                 first start on, in seconds or as a ``timedelta``.
+            partition_key: whose work it is, such as a tenant's name: the queue serves its partitions in turn, and may
+                limit each (``Queue(partition_concurrency=...)``). ``priority`` is the order within the partition.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -160,6 +163,7 @@ class Workflow(Generic[P, R, T]):
             check_workflow_id(workflow_id)
         if queue is not None:
             check_queue(queue)
+        check_partition_key(partition_key, queue)
         if not isinstance(pin_version, bool | None):
             check_version("pin_version", pin_version)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
@@ -169,6 +173,7 @@ class Workflow(Generic[P, R, T]):
             optional=optional,
             pin=pin_version,
             dedup=checked_dedup(dedup_key, on_duplicate, replace_within, optional),
+            partition_key=partition_key,
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:

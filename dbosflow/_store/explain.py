@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._records.pins import queue_of
+from dbosflow._records.pins import partition_of, queue_of
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
 
 
 async def _limits(connection: AsyncConnection[Any], schema: str, subject: DictRow) -> Rows:
-    name = queue_of(subject["queue"])
-    return await fetch_all(connection, schema, _TABLE, "limits", name=name, units=subject["units"])
+    where = {"name": queue_of(subject["queue"]), "partition": partition_of(subject["queue"]) or ""}
+    return await fetch_all(connection, schema, _TABLE, "limits", units=subject["units"], **where)
 
 
 async def _queue(connection: AsyncConnection[Any], schema: str, subject: DictRow) -> DictRow:

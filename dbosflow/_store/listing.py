@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._records.pins import queue_of, stored_queue, version_of
+from dbosflow._records.pins import partition_of, queue_of, stored_queue, version_of
 from dbosflow._store import statements
 from dbosflow._store.queries import fetch_text, in_order
 from dbosflow._store.workflow import parsed, parsed_error
@@ -131,6 +131,7 @@ def info_of(row: dict[str, Any]) -> WorkflowInfo:
     columns = {name: value for name, value in row.items() if name not in _OF_THE_LISTING}
     columns |= {name: parsed(row[name]) for name in ("input", "output")}
     columns |= {"queue": queue_of(row["queue"]), "pinned_version": version_of(row["queue"])}
+    columns |= {"partition_key": partition_of(row["queue"])}
     columns |= {"error": parsed_error(row["error"]), "status": WorkflowStatus(row["status"])}
     attributes = json.loads(row["attributes"] or "{}")
     return WorkflowInfo(**{**columns, "attributes": {name: attribute_of(text) for name, text in attributes.items()}})

@@ -1,6 +1,6 @@
 """NOTIFY and LISTEN: a few channels per schema. Each payload is a JSON array of topics.
 
-A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
+A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<stored queue>``,
 ``l<queue>`` (its limits have changed, or a slot of it is free), ``d`` (a worker came or went), ``x`` (a worker has
 died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon), ``z`` (a suspended workflow waits), ``o``
 (rows are in the outbox), ``t`` (a schedule was changed). Hints may be lost, duplicated or late; only latency depends on
@@ -22,6 +22,7 @@ from zlib import crc32
 
 from psycopg import sql
 
+from dbosflow._records.pins import claimed_queue
 from dbosflow._store import statements
 from dbosflow._store.arrays import TEXTS
 from dbosflow._store.wire import Sent, Statement, answer, execute, send
@@ -82,7 +83,7 @@ def part_of(topic: str) -> str:
     if kind in {"w", "s"}:
         return f"w{crc32(topic[1:].partition(SEPARATOR)[0].encode()) % _WORKFLOW_PARTS}"
     if kind in {"q", "l"}:
-        return f"q{crc32(topic[1:].encode()) % _QUEUE_PARTS}"
+        return f"q{crc32(claimed_queue(topic[1:]).encode()) % _QUEUE_PARTS}"
     return EVERYBODYS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import queue_of
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from psycopg.rows import DictRow
 
 _TABLE = "queue"
-_COLUMNS = ("concurrency", "worker_concurrency", "paused", "pause_ends_at", "pause_for")
+_COLUMNS = (
+    "concurrency",
+    "worker_concurrency",
+    "partition_concurrency",
+    "weights",
+    "paused",
+    "pause_ends_at",
+    "pause_for",
+)
 _RATE = ("rate_count", "rate_period", "rate_burst", "bucket")
 
 
@@ -42,16 +51,35 @@ class Room(NamedTuple):
     """Whether the rate holds up what waits."""
     locked: bool
     """Whether the claimer had its turn."""
+    may: bool = True
+    """Whether some of the partitions that were looked at has something that may run."""
+    is_crowded: bool = False
+    """Whether something waits for a slot of its partition."""
+    is_round: bool = True
+    """Whether all partitions were looked at; else up to the place below."""
+    lap: int = 0
+    key: str = ""
+    until: str = ""
+    open_keys: str | None = None
+    """The room of those hinted partitions that have work, whether this claimer can take it or not: as JSON."""
 
     @property
     def is_full(self) -> bool:
-        """Whether something waits for a slot of the queue."""
-        return self.waits and self.room is not None and self.room <= 0
+        """Whether something waits for a slot of the queue, or of its partition."""
+        return self.waits and ((self.room is not None and self.room <= 0) or self.is_crowded)
 
     @property
     def is_busy(self) -> bool:
         """Whether another claimer had its turn, so that this one has to come again."""
-        return self.is_open and self.waits and not (self.is_full or self.is_held or self.locked)
+        return self.is_open and self.may and (self.room is None or self.room > 0) and not self.locked
+
+
+class Place(NamedTuple):
+    """Where a claimer goes on in the ring of partitions, which it has found nothing in so far."""
+
+    lap: int
+    key: str
+    until: str
 
 
 async def claim(
@@ -63,8 +91,14 @@ async def claim(
     names: Sequence[str],
     limit: int,
     suspects: bool = True,
+    place: Place | None = None,
+    hinted: Sequence[str] = (),
 ) -> tuple[list[Claimed], Room | None]:
-    """``workflow.claim`` for a queue with limits: no more than it has room for. ``None``: the queue has no limits."""
+    """``workflow.claim`` for a queue with limits: no more than it has room for. ``None``: the queue has no limits.
+
+    It begins with the partition whose turn it is, or at ``place``; and looks at those that are ``hinted``, too.
+    """
+    lap, key, until = (-1, "", "") if place is None else place
     found, claimed = await fetch_hot_together(
         connection,
         schema,
@@ -76,14 +110,32 @@ async def claim(
         names=names,
         limit=limit,
         suspects=suspects,
+        after_lap=lap,
+        after_key=key,
+        until_key=until,
+        hinted=[*hinted],
     )
     return [Claimed(*row) for row in claimed], Room(*found[0]) if found else None
 
 
 async def is_limited(connection: AsyncConnection[Any], schema: str, queue: str) -> bool:
     """Whether the queue has limits."""
-    ((found,),) = await fetch_hot(connection, schema, _TABLE, "exists", name=queue_of(queue))
-    return bool(found)
+    return (await state(connection, schema, queue)).is_limited
+
+
+class State(NamedTuple):
+    """What a queue is like."""
+
+    is_limited: bool
+    """Whether it has a row."""
+    is_partitioned: bool
+    """Whether partitions of it wait."""
+
+
+async def state(connection: AsyncConnection[Any], schema: str, queue: str) -> State:
+    """Whether the queue has limits, and partitions."""
+    (row,) = await fetch_hot(connection, schema, _TABLE, "exists", name=queue_of(queue), queue=queue)
+    return State(*row)
 
 
 async def apply(connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any]) -> bool:
@@ -164,6 +216,7 @@ async def info(connection: AsyncConnection[Any], schema: str, name: str) -> Queu
 
 def _info(row: DictRow) -> QueueInfo:
     count, period, burst, bucket = (row.pop(name) for name in _RATE)
+    row["weights"] = json.loads(row["weights"])
     if count is None:
         return QueueInfo(**row)
     return QueueInfo(**row, rate=Rate(count, per=period, burst=None if burst == count else burst, bucket=bucket))

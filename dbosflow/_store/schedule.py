@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import partition_of, queue_of
 from dbosflow._store.payloads import codecs_of, sealed
 from dbosflow._store.queries import fetch_all
 from dbosflow.schedule_definitions import ScheduleDef
@@ -256,6 +257,8 @@ def _row(row: DictRow) -> ScheduleRow:
 def _info(row: DictRow) -> ScheduleInfo:
     return ScheduleInfo(
         **{name: row[name] for name in _SHOWN},
+        queue=queue_of(row["queue"]),
+        partition_key=partition_of(row["queue"]),
         args=for_people(row["input"]),
         declared_in=row["module"],
         paused=row["paused_at"] is not None,
@@ -263,6 +266,5 @@ def _info(row: DictRow) -> ScheduleInfo:
     )
 
 
-_SHOWN = [
-    name for name in ScheduleInfo.__dataclass_fields__ if name not in {"args", "declared_in", "paused", "running"}
-]
+_MADE = {"queue", "partition_key", "args", "declared_in", "paused", "running"}
+_SHOWN = [name for name in ScheduleInfo.__dataclass_fields__ if name not in _MADE]

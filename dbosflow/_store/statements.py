@@ -48,11 +48,15 @@ def source(table: str) -> Mapping[str, str]:
 def load(table: str, schema: str = DEFAULT_SCHEMA, *sections: str) -> Mapping[str, str]:
     """The statements of ``sql/<table>.sql`` by name, ready for psycopg, with only these sections.
 
-    What is named ``part_...`` is no statement: it stands in those of its file where they say ``:part_...``.
+    What is named ``part_...`` is no statement: it stands in those of its file, and in parts after it, where they say
+    ``:part_...``.
     """
     found = source(table)
     texts = {name: with_sections(body, sections) for name, body in found.items()}
-    parts = {name: prepare(text, schema) for name, text in texts.items() if name.startswith(_PART)}
+    parts: dict[str, str] = {}
+    for name, text in texts.items():
+        if name.startswith(_PART):
+            parts[name] = prepare(text, schema, parts)
     return {name: prepare(text, schema, parts) for name, text in texts.items() if name not in parts}
 
 

@@ -33,10 +33,11 @@ Let nothing of a queue begin, or of all queues of a bucket, until it is resumed 
 until a time. What runs of it goes on, and new work waits."""
 
 _FIELDS = (
-    '"name", "limited", "concurrency", "worker_concurrency" and "rate" (null: no limit), "paused", "paused_until", '
+    '"name", "limited", "concurrency", "worker_concurrency", "partition_concurrency" and "rate" (null: no limit), '
+    '"weights" (of partitions), "paused", "paused_until", '
     '"waiting", "running", "oldest" and "oldest_age" (of those that wait; in seconds)'
 )
-_LIMITS = ("concurrency", "worker_concurrency", "rate")
+_LIMITS = ("concurrency", "worker_concurrency", "partition_concurrency", "weights", "rate")
 _NONE = "none"
 
 
@@ -52,6 +53,20 @@ def add_to(commands: Commands) -> None:
     sets.add_argument("--concurrency", type=_limit, metavar="N", help=f"how many run at a time; {_NONE!r}: any number")
     sets.add_argument(
         "--worker-concurrency", type=_limit, metavar="N", help=f"how many run at a time in each worker; or {_NONE!r}"
+    )
+    sets.add_argument(
+        "--partition-concurrency",
+        type=_limit,
+        metavar="N",
+        help=f"how many of each partition key run at a time; or {_NONE!r}",
+    )
+    sets.add_argument(
+        "--weight",
+        dest="weights",
+        type=_weight,
+        action="append",
+        metavar="KEY=N",
+        help=f"how many of a partition have their turn at once; repeatable: all weights are set; or {_NONE!r}",
     )
     sets.add_argument(
         "--rate", type=_rate, metavar="N/TIME", help=f"how many begin in a time, like 1000/60s or 5/1m; or {_NONE!r}"
@@ -96,6 +111,16 @@ def _add(
 
 def _limit(text: str) -> int | str:
     return _NONE if text == _NONE else whole_number(1)(text)
+
+
+def _weight(text: str) -> tuple[str, int] | str:
+    if text == _NONE:
+        return _NONE
+    key, equals, weight = text.rpartition("=")
+    if not equals:
+        msg = f"{text!r} is no weight: write a partition key and a number, like acme=3"
+        raise argparse.ArgumentTypeError(msg)
+    return key, whole_number(1)(weight)
 
 
 def _rate(text: str) -> Rate | str:
@@ -143,9 +168,13 @@ def _info(args: argparse.Namespace) -> int:
 def _set(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
     if not given:
-        args.parser.error("give at least one limit: --concurrency, --worker-concurrency or --rate")
+        args.parser.error(
+            "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight or --rate"
+        )
     if not isinstance(args.rate, Rate) and (args.burst or args.bucket):
         args.parser.error("--burst and --bucket are of a rate: add --rate")
+    if "weights" in given:
+        given["weights"] = dict(one for one in given["weights"] if one != _NONE) or _NONE
     with client(args, looks=False) as engine:
         if isinstance(args.rate, Rate):
             known = engine.queues.info(args.name).rate
@@ -195,7 +224,18 @@ def _show(args: argparse.Namespace, found: QueueInfo) -> int:
 
 
 def _table(queues: tuple[QueueInfo, ...]) -> str:
-    headings = ("QUEUE", "WAITING", "OLDEST", "RUNNING", "CONCURRENCY", "PER WORKER", "RATE", "BUCKET", "PAUSED")
+    headings = (
+        "QUEUE",
+        "WAITING",
+        "OLDEST",
+        "RUNNING",
+        "CONCURRENCY",
+        "PER WORKER",
+        "PER PARTITION",
+        "RATE",
+        "BUCKET",
+        "PAUSED",
+    )
     return console.table(headings, [_row(one) for one in queues])
 
 
@@ -208,7 +248,7 @@ def _row(one: QueueInfo) -> tuple[str, ...]:
         str(one.waiting),
         "-" if one.oldest_age is None else console.duration(one.oldest_age),
         str(one.running),
-        *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency)),
+        *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency, one.partition_concurrency)),
         "-" if one.rate is None else f"{one.rate.count}/{one.rate.per:g}s",
         (one.rate and one.rate.bucket) or "-",
         paused,

@@ -31,6 +31,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("name", metavar="NAME", help="the name of the workflow function, as `workflow list` shows it")
     parser.add_argument("--args", default="{}", metavar="JSON", help="the arguments by name, such as '{\"amount\": 3}'")
     parser.add_argument("--queue", default=DEFAULT_QUEUE, help="the queue (default: %(default)s)")
+    parser.add_argument("--partition-key", metavar="KEY", help="the queue's partition, such as a tenant")
     parser.add_argument("--workflow-id", metavar="ID", help="its id: if there is one, it is not started again")
     parser.add_argument("--priority", type=int, default=0, metavar="N", help="lower runs first (default: %(default)s)")
     parser.add_argument(
@@ -55,6 +56,7 @@ def _run(args: argparse.Namespace) -> int:
             args.name,
             arguments,
             queue=args.queue,
+            partition_key=args.partition_key,
             workflow_id=args.workflow_id,
             priority=args.priority,
             units=args.units,

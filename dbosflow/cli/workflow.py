@@ -76,7 +76,7 @@ def _list(args: argparse.Namespace) -> int:
     if not found:
         console.complain("there are no such workflows")
         return 0
-    rows = [(info.id, info.name, info.status, info.queue or "-", console.moment(info.created_at)) for info in found]
+    rows = [(info.id, info.name, info.status, _place(info) or "-", console.moment(info.created_at)) for info in found]
     say(console.table(("ID", "NAME", "STATUS", "QUEUE", "CREATED"), rows))
     return 0
 
@@ -121,6 +121,11 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _place(info: WorkflowInfo) -> str:
+    """The workflow's queue, with its partition."""
+    return info.queue if info.partition_key is None else f"{info.queue} / {info.partition_key}"
+
+
 def _record(info: WorkflowInfo) -> str:
     """The workflow's row, one line per field, without empty fields."""
     facts = {
@@ -130,6 +135,7 @@ def _record(info: WorkflowInfo) -> str:
         "forked from": "" if info.forked_from is None else f"{info.forked_from}, turn {info.forked_turn}",
         "iteration": str(info.iteration) if info.iteration else "",
         "queue": info.queue,
+        "partition": info.partition_key or "",
         "priority": str(info.priority) if info.priority else "",
         "worker": info.worker_id or "",
         "epoch": str(info.epoch),

@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._records.pins import queue_of, version_of
+from dbosflow._records.pins import claimed_queue, partition_of, queue_of, version_of
 from dbosflow._records.spaces import token_of, topic_of
 from dbosflow._store.explain import MANY
 from dbosflow.management.explanation import Cause
@@ -69,7 +69,7 @@ def _no_worker_of_its_version(facts: Facts) -> Iterator[Cause]:
 def _no_worker_of_its_queue(facts: Facts) -> Iterator[Cause]:
     queue = facts.subject["queue"]
     if version_of(queue) is None and facts.workers and not _serving(facts):
-        what = f"no live worker serves its queue {queue!r}"
+        what = f"no live worker serves its queue {queue_of(queue)!r}"
         yield _cause(facts, "no-worker-of-queue", what, f"start `{_worker_command(facts.subject)}`")
 
 
@@ -106,6 +106,19 @@ def _limit(facts: Facts) -> Iterator[Cause]:
         what = (
             f"{limits['running']} workflows of its queue {limits['name']!r} run, and its limit for all workers is "
             f"{limits['concurrency']}"
+        )
+        yield _cause(facts, "limit", what, "the end of one of them, or a higher limit")
+
+
+def _partition_limit(facts: Facts) -> Iterator[Cause]:
+    limits = facts.limits
+    most = None if limits is None else limits["partition_concurrency"]
+    if limits is not None and most is not None and limits["partition_running"] >= most:
+        key = partition_of(facts.subject["queue"])
+        whose = "without a partition key" if key is None else f"of partition {key!r}"
+        what = (
+            f"{limits['partition_running']} workflows {whose} of its queue {limits['name']!r} run, and its limit for "
+            f"each partition is {most}"
         )
         yield _cause(facts, "limit", what, "the end of one of them, or a higher limit")
 
@@ -234,7 +247,7 @@ def _deadline(facts: Facts) -> Iterator[Cause]:
 
 
 _WORKERS = (_no_worker, _no_worker_of_its_version, _no_worker_of_its_queue, _unknown_name)
-_QUEUED = (_cancel_requested, *_WORKERS, _paused, _limit, _rate, _suspect, _slot)
+_QUEUED = (_cancel_requested, *_WORKERS, _paused, _limit, _partition_limit, _rate, _suspect, _slot)
 _INSIDE = (_retries, _timers, _waiters, _children, _outbox)
 _ENDED: tuple[Callable[[Facts], Iterator[Cause]], ...] = (_ended,)
 _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {
@@ -249,7 +262,7 @@ _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {
 
 def _serving(facts: Facts) -> list[DictRow]:
     """The live workers that serve the workflow's queue, as far as they say; old code never takes what is pinned."""
-    stored = facts.subject["queue"]
+    stored = claimed_queue(facts.subject["queue"])
     silent = version_of(stored) is None
     return [row for row in facts.workers if (silent if row["queues"] is None else stored in row["queues"])]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from dbosflow._records.ids import new_id
-from dbosflow._records.pins import check_queue, stored_queue
+from dbosflow._records.pins import check_partition_key, check_queue, stored_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._store.start_options import checked_dedup, checked_options
 from dbosflow._store.workflow import Enqueued
@@ -44,6 +44,7 @@ class NamedStart(TypedDict, total=False):
         dedup_key: a key of which the queue has one workflow at a time, as in ``options(...)``.
         on_duplicate: what to do if a workflow has the key.
         replace_within: the longest time for which ``on_duplicate="replace"`` puts a workflow off.
+        partition_key: the partition of the queue, as in ``options(...)``.
     """
 
     queue: str
@@ -60,6 +61,7 @@ class NamedStart(TypedDict, total=False):
     dedup_key: str | None
     on_duplicate: OnDuplicate
     replace_within: float | timedelta | None
+    partition_key: str | None
 
 
 class Starts:
@@ -88,8 +90,8 @@ class Starts:
             name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
             args: the arguments as JSON values, by the names of the parameters.
             options: ``queue``, ``workflow_id``, ``priority``, ``units``, ``inputs``, ``timeout``, ``deadline``,
-                ``delay``, ``run_at``, ``attributes``, ``pin_version``, ``dedup_key``, ``on_duplicate`` and
-                ``replace_within``; see ``dbosflow.management.starts.NamedStart``.
+                ``delay``, ``run_at``, ``attributes``, ``pin_version``, ``dedup_key``, ``on_duplicate``,
+                ``replace_within`` and ``partition_key``; see ``dbosflow.management.starts.NamedStart``.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -121,9 +123,11 @@ def _row(
     dedup_key: str | None = None,
     on_duplicate: OnDuplicate = "existing",
     replace_within: float | timedelta | None = None,
+    partition_key: str | None = None,
 ) -> Enqueued:
     check_name("workflow", name)
     check_queue(queue)
+    check_partition_key(partition_key, queue)
     if pin_version is not None:
         check_version("pin_version", pin_version)
     check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
@@ -136,7 +140,7 @@ def _row(
     optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at, units=units)
     dedup = checked_dedup(dedup_key, on_duplicate, replace_within, optional)
     text, declared = _arguments(name, args)
-    waits_in = stored_queue(queue, pin_version)
+    waits_in = stored_queue(queue, pin_version, partition_key)
     return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional, dedup=dedup)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
-from dbosflow._records.pins import check_queue
+from dbosflow._records.pins import check_partition_key, check_queue, stored_queue
 from dbosflow.config import DEFAULT_QUEUE, check_identifier, check_seconds
 from dbosflow.definitions import check_name, registry
 from dbosflow.errors import ConfigurationError, SerializationError
@@ -43,6 +43,7 @@ class ScheduleOptions(TypedDict, total=False):
         timezone: the time zone of ``cron``, such as ``"Europe/Oslo"`` (default: UTC).
         args: the arguments of each workflow by the names of the parameters. A parameter of type ``Tick`` gets the tick.
         queue: the queue whose workers run the workflows (default: ``default``).
+        partition_key: the queue's partition, as in ``options(...)`` of a workflow.
         overlap: what a tick does while a workflow that the schedule has started has not ended: ``"allow"`` starts
             another one (the default), ``"skip"`` starts none, ``"buffer_one"`` starts one when that has ended, and
             drops further ticks until then, ``"cancel_running"`` cancels it, and then starts one.
@@ -57,6 +58,7 @@ class ScheduleOptions(TypedDict, total=False):
     timezone: str
     args: Mapping[str, Any] | None
     queue: str | None
+    partition_key: str | None
     overlap: Overlap
     catch_up: float | timedelta
     jitter: float | timedelta
@@ -100,7 +102,9 @@ class Schedule:
             msg = f"args={args!r} must be a dictionary of the arguments by the names of the parameters"
             raise ConfigurationError(msg)
         queue = options.get("queue") or (None if self._spec is None else self._spec.queue)
-        self._queue = DEFAULT_QUEUE if queue is None else check_queue(queue)
+        key = options.get("partition_key") or (None if self._spec is None else self._spec.partition_key)
+        check_partition_key(key, queue)
+        self._queue = stored_queue(DEFAULT_QUEUE if queue is None else check_queue(queue), None, key)
 
     @cached_property
     def definition(self) -> ScheduleDef:

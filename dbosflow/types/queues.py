@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003 (the types of fields are looked up at run time)
+from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 (the types of fields are looked up at run time)
 
 
@@ -30,11 +31,15 @@ class QueueInfo:
 
     name: str
     limited: bool = False
-    """Whether it has a row of its own: it has limits, or had a pause."""
+    """Whether it has a row of its own: it has limits or partitions, or had a pause."""
     concurrency: int | None = None
     """How many of its workflows may run at a time, in all workers; ``None``: any number."""
     worker_concurrency: int | None = None
     """How many of them may run at a time in each worker; ``None``: as many as the worker has slots for."""
+    partition_concurrency: int | None = None
+    """How many workflows of each partition may run at a time, in all workers; ``None``: any number."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """How many workflows of a partition have their turn at once, where that is not one."""
     paused: bool = False
     """Whether nothing of it begins: it is paused, or the bucket of its rate."""
     paused_until: datetime | None = None

@@ -59,3 +59,5 @@ class ScheduleInfo:
     running: tuple[str, ...]
     """The workflows that it has started and that have not ended, up to the newest 100."""
     created_at: datetime
+    partition_key: str | None = None
+    """The partition of the queue; ``None``: it has none."""

@@ -136,6 +136,8 @@ class WorkflowInfo:
     """For a fork: the turn from which it goes on by itself."""
     pinned_version: str | None = None
     """The version whose workers alone may run it; ``None``: any worker of its queue may."""
+    partition_key: str | None = None
+    """The partition of its queue; ``None``: it has none."""
     iteration: int = 0
     """How often it was continued as new. Its ``input`` has the arguments of that iteration."""
 

@@ -51,8 +51,23 @@ def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
     found = in_json(command, "set", "llm", "--concurrency", "none")
     assert [found[name] for name in limits] == [None, 2]
     found = in_json(command, "set", "llm", "--rate", "1000/1m")
+    found = in_json(command, "set", "llm", "--partition-concurrency", "3", "--weight", "acme=2", "--weight", "a=b=5")
+    assert (found["partition_concurrency"], found["weights"]) == (3, {"acme": 2, "a=b": 5})
+    found = in_json(command, "set", "llm", "--weight", "none", "--rate", "1000/1m")
+    assert found["weights"] == {}
     assert found["rate"] == {"count": 1000, "per": 60.0, "burst": None, "bucket": None}
-    assert command("info", "llm")[1].splitlines()[1].split() == ["llm", "0", "-", "0", "-", "2", "1000/60s", "-", "-"]
+    assert command("info", "llm")[1].splitlines()[1].split() == [
+        "llm",
+        "0",
+        "-",
+        "0",
+        "-",
+        "2",
+        "3",
+        "1000/60s",
+        "-",
+        "-",
+    ]
     assert in_json(command, "set", "llm", "--rate", "none")["rate"] is None
     assert in_json(command, "delete", "llm")["limited"] is False
 
@@ -114,6 +129,8 @@ def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
         ("set", "llm"),
         ("set", "llm", "--concurrency", "0"),
         ("set", "llm", "--rate", "5"),
+        ("set", "llm", "--weight", "acme"),
+        ("set", "llm", "--weight", "acme=0"),
         ("set", "llm", "--rate", "0/1m"),
         ("set", "llm", "--bucket", "api"),
         ("set", "llm", "--rate", "none", "--burst", "5"),

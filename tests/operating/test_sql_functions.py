@@ -101,12 +101,25 @@ def test_messages_of_a_session_come_in_its_order(database_url: str, execute: Exe
         assert handle.result(timeout=PATIENCE) == list(range(1, 101))
 
 
+def test_a_start_may_be_of_a_partition(database_url: str, execute: Execute) -> None:
+    """Which makes no name of a queue that means another one."""
+    execute("SELECT dbosflow.start_workflow('noting', '{\"number\": 5}', dbosflow.queue_partition('q', 'acme'), 'w')")
+    with working(database_url, "q") as engine:
+        assert engine.handle("w", noting).result(timeout=PATIENCE) == "5: none"
+        info = engine.handle("w", noting).info()
+        assert (info.queue, info.partition_key) == ("q", "acme")
+    for queue, key in (("q", ""), ("", "k"), ("q", "\x1f"), ("q\x1f", "k"), ("q", "k" * 513)):
+        with psycopg.connect(database_url) as user, pytest.raises(errors.InvalidParameterValue, match="1 to 512 bytes"):
+            user.execute("SELECT dbosflow.queue_partition(%s, %s)", (queue, key))
+
+
 @pytest.mark.parametrize(
     ("call", "constraint"),
     [
         ("start_workflow('')", "name_of_1_to_512_bytes"),
         ("start_workflow('f', '[1]')", "arguments_are_an_object"),
-        ("start_workflow('f', queue => repeat('q', 701))", "queue_of_up_to_700_bytes"),
+        ("start_workflow('f', queue => repeat('q', 1201))", "queue_of_up_to_1200_bytes"),
+        ("start_workflow('f', queue => concat_ws(chr(31), 'q', 'a', 'b'))", "queue_of_one_partition"),
         ("start_workflow('f', workflow_id => '')", "workflow_id_of_1_to_512_bytes"),
         ("send_message('w', '1', repeat('t', 473))", "topic_of_up_to_472_bytes"),
         ("send_message('w', '1', idempotency_key => '')", "idempotency_key_of_1_to_512_bytes"),

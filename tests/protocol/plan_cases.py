@@ -27,6 +27,8 @@ ROLLED_BACK = 30
 """Rows that the cases before have written and rolled back may stand in an index until the server prunes a page."""
 RUNNING = 40
 """Workflows of the queue with limits that run."""
+PARTITIONS = 100
+PARTITIONS_OF_A_LOOK = 64
 BLOCKS = 500
 """Blocks of the long stream."""
 DEAD = 1000
@@ -191,6 +193,17 @@ INDEXES = {
     "by_origin": frozenset({"workflow_forked"}),
 }
 """What each source of a listing reads workflows by."""
+
+
+CLAIMED = frozenset(
+    {"workflow_queued", "workflow_suspected", "workflow_slot", "workflow_owned", "workflow_partitioned"}
+)
+
+
+def claimed_from(name: str, *hinted: str) -> dict[str, Any]:
+    """The parameters of a look at a queue with limits."""
+    place = {"after_lap": -1, "after_key": "", "until_key": "", "hinted": list(hinted)}
+    return {"worker_id": WORKER, "name": name, "queue": name, "names": [NAME], "suspects": True, **place}
 
 
 POOL = (
@@ -413,7 +426,7 @@ LISTINGS: tuple[Case, ...] = (
     listed("by_age", 1001, id_prefix="rare"),
     listed("by_age", 1001, status="running", attributes={"customer": "customer5", "region": "region5"}),
     listed("by_status", 1001, status=["failed", "blocked"]),
-    listed("by_owner", OWNED + CROWD // 4 + 10 * RUNNING + 1, status=["queued", "running"]),
+    listed("by_owner", OWNED + CROWD // 4 + 10 * RUNNING + 10 * PARTITIONS + 1, status=["queued", "running"]),
     listed("by_parent", 50, parent_id="w50"),
     listed("by_attribute", 50, attributes={"customer": "customer5"}),
     listed("by_origin", 50, forked_from="w50"),
@@ -432,17 +445,27 @@ OF_THE_WORKER = (
     ),
     Case(
         "queue.lock",
-        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME], "suspects": True},
+        claimed_from("limited"),
         OWNED + RUNNING,
-        workflow=frozenset({"workflow_queued", "workflow_slot", "workflow_owned", "workflow_suspected"}),
+        workflow=CLAIMED,
+    ),
+    *(
+        Case(
+            f"queue.{one}",
+            claimed_from(name, *hinted) | {"limit": 10},
+            4 * PARTITIONS_OF_A_LOOK,
+            workflow=KEY | CLAIMED,
+        )
+        for one in ("lock", "claim")
+        for name, *hinted in (("parts",), ("parts", "p1", "p100"), ("full parts", "p1", "p100"))
     ),
     Case(
         "queue.claim",
-        {"worker_id": WORKER, "name": "limited", "queue": "limited", "names": [NAME], "limit": 10, "suspects": True},
+        claimed_from("limited") | {"limit": 10},
         OWNED + RUNNING,
-        workflow=KEY | {"workflow_queued", "workflow_suspected", "workflow_slot", "workflow_owned"},
+        workflow=KEY | CLAIMED,
     ),
-    Case("queue.exists", {"name": "limited"}, 1),
+    Case("queue.exists", {"name": "limited", "queue": "parts"}, 1, workflow=frozenset({"workflow_partitioned"})),
     Case(
         "stream.fetch",
         {
@@ -566,8 +589,17 @@ async def crowded(db: Database, worker_id: UUID) -> None:
         *(NAME, RUNNING, RUNNING),
     )
     await db.rows(
-        """INSERT INTO dbosflow.queue (name, concurrency, worker_concurrency, settled)
-           VALUES ('limited', 100, 50, true)"""
+        """INSERT INTO dbosflow.workflow (id, name, status, queue, input, slot)
+           SELECT name || s || n, %s, s, name || chr(31) || 'p' || n %% %s, '{}', CASE s WHEN 'running' THEN name END
+           FROM generate_series(1, 5 * %s) n, unnest(ARRAY['queued', 'running']) s,
+                unnest(ARRAY['parts', 'full parts']) name
+           WHERE s = 'queued' OR name = 'full parts' AND n <= 2 * %s""",
+        *(NAME, PARTITIONS, PARTITIONS, PARTITIONS),
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.queue (name, concurrency, worker_concurrency, partition_concurrency, settled)
+           VALUES ('limited', 100, 50, NULL, true), ('parts', NULL, NULL, 2, true),
+                  ('full parts', NULL, NULL, 2, true)"""
     )
     await db.rows(
         """INSERT INTO dbosflow.worker (id, state, lease, host, pid, version, ended_at)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 WATCH = """
 CREATE TABLE public.status_log (
     number bigint GENERATED ALWAYS AS IDENTITY, id text, queue text, before text, after text,
-    running bigint, allowed integer, in_worker bigint, allowed_in_worker integer
+    running bigint, allowed integer, in_worker bigint, allowed_in_worker integer,
+    in_partition bigint, allowed_in_partition integer
 );
 CREATE FUNCTION public.watch_status() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -24,9 +25,11 @@ BEGIN
     PERFORM pg_advisory_xact_lock(4711);
     SELECT * INTO limits FROM dbosflow.queue q WHERE q.name = base AND q.settled;
     INSERT INTO public.status_log
-        (id, queue, before, after, running, allowed, in_worker, allowed_in_worker)
+        (id, queue, before, after, running, allowed, in_worker, allowed_in_worker, in_partition, allowed_in_partition)
     SELECT NEW.id, base, CASE WHEN TG_OP = 'UPDATE' THEN OLD.status END, NEW.status,
-           count(*), limits.concurrency, count(*) FILTER (WHERE w.worker_id = NEW.worker_id), limits.worker_concurrency
+           count(*), limits.concurrency, count(*) FILTER (WHERE w.worker_id = NEW.worker_id), limits.worker_concurrency,
+           count(*) FILTER (WHERE split_part(w.queue, chr(31), 2) = split_part(NEW.queue, chr(31), 2)),
+           limits.partition_concurrency
     FROM dbosflow.workflow w
     WHERE w.status = 'running'
       AND regexp_replace(split_part(w.queue, chr(31), 1), '^dbosflow/pinned/[^/]*/', '') = base;
@@ -37,8 +40,10 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.watch_status(
 """
 
 _BEYOND = """
-SELECT id, queue, running, allowed, in_worker, allowed_in_worker FROM public.status_log
-WHERE after = 'running' AND before IS DISTINCT FROM 'running' AND (running > allowed OR in_worker > allowed_in_worker)
+SELECT id, queue, running, allowed, in_worker, allowed_in_worker, in_partition, allowed_in_partition
+FROM public.status_log
+WHERE after = 'running' AND before IS DISTINCT FROM 'running'
+  AND (running > allowed OR in_worker > allowed_in_worker OR in_partition > allowed_in_partition)
 """
 
 

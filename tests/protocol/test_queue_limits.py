@@ -32,12 +32,14 @@ async def limited(db: Database, name: str = "q", **limits: Any) -> None:
         await settle(connection, SCHEMA, name)
 
 
-async def waiting(db: Database, count: int, name: str = "q", prefix: str = "w") -> None:
-    """So many workflows that wait."""
+async def waiting(db: Database, count: int, name: str = "q", prefix: str = "w", partitions: int = 0) -> None:
+    """So many workflows that wait; of some partitions, and some of none."""
     await db.rows(
         """INSERT INTO dbosflow.workflow (id, name, status, queue, input)
-           SELECT %s || n, %s, 'queued', %s, '{}' FROM generate_series(1, %s) AS n""",
-        *(prefix, NAME, name, count),
+           SELECT %s || n, %s, 'queued',
+                  %s || CASE WHEN n %% (%s + 1) > 0 THEN chr(31) || n %% (%s + 1) ELSE '' END, '{}'
+           FROM generate_series(1, %s) AS n""",
+        *(prefix, NAME, name, partitions, partitions, count),
     )
 
 
@@ -278,7 +280,8 @@ class Crew:
             if self.dice.random() < 0.3:
                 claimed = await workflow.claim(lease.connection, SCHEMA, **which)
             else:
-                claimed, _ = await queue.claim(lease.connection, SCHEMA, **which)
+                hinted = self.dice.sample(["", "1", "2", "3", "4"], self.dice.randint(0, 2))
+                claimed, _ = await queue.claim(lease.connection, SCHEMA, hinted=hinted, **which)
             self.held |= {got.id: (lease, got) for got in claimed}
 
         await asyncio.gather(*map(one, self.leases))
@@ -312,6 +315,8 @@ class Crew:
         limits: dict[str, Any] = {
             "concurrency": self.dice.choice([None, 1, 2, 3, 5]),
             "worker_concurrency": self.dice.choice([None, 1, 2]),
+            "partition_concurrency": self.dice.choice([None, 1, 2]),
+            "weights": self.dice.choice([None, '{"1": 2, "2": 3}']),
             "paused": self.dice.random() < 0.1,
         }
         await asyncio.gather(limited(self.db, **limits), self.take())
@@ -321,12 +326,12 @@ class Crew:
 async def test_limits_hold_through_deaths_and_changes(db: Database, seed: int) -> None:
     """At the commit of each claim; and when all is over, everything can be run."""
     await watch(db)
-    await waiting(db, 60)
+    await waiting(db, 60, partitions=3)
     crew = Crew(db, random.Random(seed))
     for _ in range(60):
         await crew.act()
     assert await beyond(db) == []
-    await limited(db, concurrency=2, worker_concurrency=None, paused=False)
+    await limited(db, concurrency=2, worker_concurrency=None, partition_concurrency=1, paused=False)
     async with asyncio.timeout(60):
         while await db.rows("SELECT 1 FROM dbosflow.workflow WHERE ended_at IS NULL LIMIT 1"):
             await crew.take()

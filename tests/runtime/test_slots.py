@@ -17,6 +17,9 @@ class Claimer:
         self.slots = slots
         self.looked = 0
 
+    def room_in(self, partition: str | None) -> None:
+        """It has no partitions."""
+
     def look_for_more(self) -> None:
         self.looked += 1
 

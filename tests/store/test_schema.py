@@ -82,7 +82,13 @@ def test_nothing_ties_workflows_together(database_url: str) -> None:
     assert [name for name, kind, *_ in found["relations"] if kind not in "rv"] == []
     assert [name for _, name, kind, _ in found["constraints"] if kind not in "pucn"] == []
     assert found["triggers"] == []
-    assert [name for name, _ in found["routines"]] == ["outbox_id", "refuse", "send_message", "start_workflow"]
+    assert [name for name, _ in found["routines"]] == [
+        "outbox_id",
+        "queue_partition",
+        "refuse",
+        "send_message",
+        "start_workflow",
+    ]
 
 
 def test_payloads_are_json_and_in_no_index(migrated: psycopg.Connection[Any]) -> None:

@@ -181,7 +181,10 @@ class Service:
 
 def managing(engine: Engine) -> None:
     """``engine.workflows``."""
-    engine.queues.apply(Queue("q", concurrency=5, paused=False), Queue("r", worker_concurrency=1))
+    engine.queues.apply(
+        Queue("q", concurrency=5, paused=False),
+        Queue("r", worker_concurrency=1, partition_concurrency=2, weights={"acme": 2}),
+    )
     engine.queues.apply("q")  # type: ignore[arg-type]
     engine.queues.pause("q", until=timedelta(minutes=1))
     assert_type(engine.list_workers(), tuple[WorkerInfo, ...])

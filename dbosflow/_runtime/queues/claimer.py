@@ -12,7 +12,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._records.pins import queue_of
+from dbosflow._records.pins import claimed_queue, partition_of, queue_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.queues.limits import QueueLimits
 from dbosflow._store import workflow
@@ -83,7 +83,13 @@ class Claimer(Service):
         self._slots_taken = slots_taken
         self._announce = announce
         self._limits = QueueLimits(
-            queue, pool=pool, schema=settings.schema, wakeups=wakeups, announce=announce, wake=self.wake
+            queue,
+            pool=pool,
+            schema=settings.schema,
+            wakeups=wakeups,
+            announce=announce,
+            wake=self.wake,
+            interval=settings.safety_poll,
         )
         self._is_open = True
         self._more = True
@@ -92,8 +98,11 @@ class Claimer(Service):
         self._adopts = {queue}
         self._of_others: dict[str, str] = {}
         """The queues of runs that were adopted from other claimers."""
+        self._partitions: dict[str, str] = {}
+        """The partitions of those runs that have one."""
         self._missed_at = -math.inf
         self._unsubscribe = wakeups.subscribe(queue_topic(queue), self._hinted)
+        self._unsubscribe_partitions = wakeups.subscribe_partitions(queue_topic(queue), self._hinted_at)
         self._leave_quarantine = quarantine.when_free(self.wake)
 
     def adopt_of(self, queue: str) -> None:
@@ -109,6 +118,7 @@ class Claimer(Service):
     async def close(self) -> None:
         """Ends the claims."""
         self._unsubscribe()
+        self._unsubscribe_partitions()
         self._leave_quarantine()
         self._limits.close()
         self._slots_taken(self.queue, all_of_them=False)
@@ -117,6 +127,12 @@ class Claimer(Service):
         await super().close()
 
     def _hinted(self) -> None:
+        self._limits.ring.changed()
+        self._slots.want(self)
+        self.wake()
+
+    def _hinted_at(self, partition: str) -> None:
+        self._limits.hint(partition)
         self._slots.want(self)
         self.wake()
 
@@ -142,7 +158,8 @@ class Claimer(Service):
         if again:
             return True
         self._more = self._limits.has  # there may be room now for what waited before
-        if time.monotonic() - self._missed_at > self._settings.safety_poll:
+        known_waits = self._limits.has and self._limits.waits  # then it would walk over all of that
+        if not known_waits and time.monotonic() - self._missed_at > self._settings.safety_poll:
             await self._look_for_unknown()
         return False
 
@@ -196,20 +213,26 @@ class Claimer(Service):
             )
         self._adopted_at = time.monotonic()
         self._limits.may_have = bool(self._limits.name)
-        self._of_others |= {one.id: one.queue for one in found if one.queue != self.queue}
+        self._of_others |= {one.id: one.queue for one in found if claimed_queue(one.queue) != self.queue}
         await self._launch(found)
 
     async def _launch(self, claimed: list[Claimed]) -> None:
         self._slots.running.update(one.id for one in claimed)
+        self._partitions |= {one.id: key for one in claimed if (key := partition_of(one.queue)) is not None}
         await self._runner.resume(claimed, self._freed)
         self._quarantine.enter(claimed, self._runner.run_of)
 
     def _freed(self, workflow_id: str) -> None:
         """A run is over."""
-        self._slots.freed(workflow_id)
+        self._slots.freed(workflow_id, self._partitions.pop(workflow_id, None))
         queue = self._of_others.pop(workflow_id, None)
         if queue is not None:
             self._announce([limits_topic(queue_of(queue))])  # nobody here looks for more of it
+
+    def room_in(self, partition: str | None) -> None:
+        """A run of a partition is over."""
+        if self._limits.has:
+            self._limits.ring.freed(partition or "")
 
     def look_for_more(self) -> None:
         """Looks for work, unless none was left at the last look and nothing was announced since."""

@@ -5,6 +5,7 @@ claim ──► took as much as there was room for ──► again, at once
       ├─► full ──────► until one of its workflows ends: here (a slot is freed), or elsewhere (a hint)
       ├─► busy ──────► another claimer has its turn: again in some milliseconds
       ├─► held ──────► by its rate: until it has units for the next one, or gets some back, or more (a hint)
+      ├─► crowded ───► what waits is of full partitions: see `ring.py`
       ├─► paused ────► until the pause ends, or somebody ends it (a hint)
       └─► no limits ─► claimed as from any other queue, from here on
 ```
@@ -16,11 +17,13 @@ others are notified. What is learned here is never what a claim rests on: that a
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.pins import queue_of
 from dbosflow._runtime.process.wake_timer import WakeTimer
+from dbosflow._runtime.queues.ring import Ring
 from dbosflow._store import queue
 from dbosflow._store.notify import limits_topic
 
@@ -42,6 +45,7 @@ _DOUBLINGS = 10
 _LOOK = 0.01
 _LOOKS = 100
 """Seconds between two looks whether claims are over, and how many there are: a claim takes milliseconds."""
+_UNSETTLED_LOOKS = 2
 _UNSETTLED = 2.0
 """Seconds that whoever gives a queue its first limits has to count what runs of it. Then a claimer does that."""
 
@@ -58,6 +62,7 @@ class QueueLimits:
         wakeups: Wakeups,
         announce: Callable[[Iterable[str]], None],
         wake: Callable[[], None],
+        interval: float = math.inf,
     ) -> None:
         self._stored = stored
         self.name = queue_of(stored)
@@ -73,6 +78,9 @@ class QueueLimits:
         """Whether something waits in it for a slot."""
         self.is_busy = False
         """Whether another claimer had its turn at the last look."""
+        self.waits = False
+        """Whether anything waits in it that the claimer could take."""
+        self.ring = Ring(interval=interval)
         self._unsettled = 0
         self._missed = 0
         """How often in a row the turn was too late for what the look before it had seen."""
@@ -87,12 +95,23 @@ class QueueLimits:
     def _changed(self) -> None:
         """The limits are others, or there is room: a hint."""
         self.may_have = bool(self.name)
+        self.ring.changed()
         self._wake()
 
+    def hint(self, key: str) -> None:
+        """There is work in a partition of the queue."""
+        self.may_have = bool(self.name)
+        self.ring.hint(key)
+
     async def look(self, connection: AsyncConnection[Any]) -> bool:
-        """Whether the queue has limits: asked anew if there was reason to."""
+        """Whether the queue has limits: asked anew if there was reason to. If it has partitions, it gets a row."""
         if self.may_have and not self.has:
-            self.has = await queue.is_limited(connection, self._schema, self.name)
+            found = await queue.state(connection, self._schema, self._stored)
+            self.has = found.is_limited
+            if found.is_partitioned and not found.is_limited:
+                self.has = True
+                if not await queue.apply(connection, self._schema, self.name, {}):
+                    self._unsettled = _UNSETTLED_LOOKS
             self.may_have = False
         return self.has
 
@@ -105,33 +124,47 @@ class QueueLimits:
         """
         self._timer.clear()
         claimed, room = await queue.claim(
-            connection, self._schema, worker_id=worker_id, queue=self._stored, limit=limit, **which
+            connection,
+            self._schema,
+            worker_id=worker_id,
+            queue=self._stored,
+            limit=limit,
+            place=self.ring.place,
+            hinted=self.ring.hinted,
+            **which,
         )
         self.is_busy = room is not None and room.is_busy
+        self.waits = room is not None and room.waits
         if room is None:
             self.has = self.is_full = False
+            self.may_have = True  # if partitions of it wait, it gets a row again
+            self._wake()
             return None
         self.is_full = room.is_open and room.is_full
         self._unsettled = 0 if room.settled else self._unsettled + 1
+        again = self.ring.learn(room, claimed)
         most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)
-        self._missed = self._missed + 1 if room.tokens is not None and room.locked and not claimed else 0
+        self._missed = self._missed + 1 if room.locked and not claimed else 0
         if self.is_busy:
             self._timer.expect(random.uniform(*_BUSY))  # noqa: S311 (jitter)
         elif room.waits and room.rate_for is not None and not claimed:
             self._timer.expect(max(room.rate_for, _BUSY[0]))
-        elif self._missed:  # another queue of the bucket was faster; or what there is cannot be taken here just now
+        elif (
+            self._missed
+        ):  # another queue of the bucket was faster; or others hold the rows: a cancellation, or the like
             self._timer.expect(_BUSY[0] * 2 ** min(self._missed, _DOUBLINGS))
         elif room.paused_for is not None:
             self._timer.expect(max(room.paused_for, _BUSY[0]))
         elif not room.settled:
             self._timer.expect(_UNSETTLED)
-        elif len(claimed) < min(freed, most) and _was_full(room, freed):
+        elif self.ring.is_left(room, claimed) or (len(claimed) < min(freed, most) and _was_full(room, freed)):
             self._announce([limits_topic(self.name)])
-        return claimed, bool(claimed) and (len(claimed) >= most or room.tokens is not None)
+        more = len(claimed) >= most or room.tokens is not None
+        return claimed, again or (bool(claimed) and more)
 
     async def settle(self) -> None:
         """Counts what ran of the queue before it had limits, if whoever set them has not."""
-        if self._unsettled > 1:
+        if self._unsettled >= _UNSETTLED_LOOKS:
             async with self._pool.connection() as connection:
                 await settle(connection, self._schema, self.name)
             self._unsettled = 0

@@ -41,6 +41,9 @@ class Serving:
 class Looking(Protocol):
     """What looks for work for free slots."""
 
+    def room_in(self, partition: str | None) -> None:
+        """A run of a partition is over."""
+
     def look_for_more(self) -> None:
         """A slot is free: looks, unless no work was left at the last look."""
 
@@ -122,10 +125,12 @@ class QueueSlots:
                 if other.is_wanting:
                     other.look_for_more()
 
-    def freed(self, workflow_id: str) -> None:
+    def freed(self, workflow_id: str, partition: str | None = None) -> None:
         """A run is over."""
         self.running.discard(workflow_id)
         self.were_freed += 1
+        for claimer in self.claimers:
+            claimer.room_in(partition)
         for one in (self,) if self.pool is None else self.pool.queues:
             one.look_for_more()
 

@@ -38,6 +38,8 @@ class StartRequest:
     """The version to pin it to; ``True``: the engine's; ``None``: as the workflow that starts it; ``False``: none."""
     dedup: Dedup | None = None
     """Its key, if only one at a time may have it."""
+    partition_key: str | None = None
+    """The partition of the queue, if it has one."""
     version: str | None = None
     """What that means for this start, once it is decided."""
 
@@ -70,7 +72,7 @@ class StartRequest:
     @property
     def stored_queue(self) -> str:
         """Where it waits if it is enqueued."""
-        return stored_queue(self.queue or DEFAULT_QUEUE, self.version)
+        return stored_queue(self.queue or DEFAULT_QUEUE, self.version, self.partition_key)
 
     @property
     def recovery_queue(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbosflow._store.notify import DEATH_TOPIC, part_of
+from dbosflow._store.notify import DEATH_TOPIC, SEPARATOR, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +19,7 @@ class Wakeups:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, list[Callable[[], None]]] = {}
+        self._of_partitions: dict[str, list[Callable[[str], None]]] = {}
         self._parts: dict[str, dict[str, None]] = {}
         self.on_wanted: Callable[[], None] = lambda: None
         """Called when a part of the topics gets its first subscriber."""
@@ -42,6 +43,19 @@ class Wakeups:
 
         return unsubscribe
 
+    def subscribe_partitions(self, topic: str, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Calls ``callback`` with the key at each wake-up of a partition of a queue; its ``topic`` is subscribed."""
+        subscribers = self._of_partitions.setdefault(topic, [])
+        subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in subscribers:
+                subscribers.remove(callback)
+            if not subscribers and self._of_partitions.get(topic) is subscribers:
+                del self._of_partitions[topic]
+
+        return unsubscribe
+
     @property
     def parts(self) -> frozenset[str]:
         """The parts of the topics that have subscribers: see ``notify.part_of``."""
@@ -56,6 +70,11 @@ class Wakeups:
                 return
             for callback in tuple(self._subscribers.get(topic, ())):
                 callback()
+            if self._of_partitions and topic[0] == "q":
+                queue, separator, key = topic.partition(SEPARATOR)
+                if separator:
+                    for told in tuple(self._of_partitions.get(queue, ())):
+                        told(key)
 
     def wake_part(self, part: str) -> None:
         """Calls the subscribers of all topics in this part."""

@@ -54,11 +54,12 @@ ORDER BY k.host, k.pid, k.started_at;
 
 -- name: queues (where workflows wait, for how long, and how many of them run). Index: workflow_queued, workflow_owned.
 SELECT waiting.queue, waiting.workflows AS waiting, waiting.longest,
-       (SELECT count(*) FROM dbosflow.workflow r WHERE r.queue = waiting.queue AND r.worker_id IS NOT NULL) AS running
+       (SELECT count(*) FROM dbosflow.workflow r
+        WHERE split_part(r.queue, chr(31), 1) = waiting.queue AND r.worker_id IS NOT NULL) AS running
 FROM (
-    SELECT queue, count(*) AS workflows,
-           extract(epoch FROM now() - min(created_at))::double precision AS longest
-    FROM dbosflow.workflow WHERE status = 'queued' GROUP BY queue
+    SELECT split_part(w.queue, chr(31), 1) AS queue, count(*) AS workflows,
+           extract(epoch FROM now() - min(w.created_at))::double precision AS longest
+    FROM dbosflow.workflow w WHERE w.status = 'queued' GROUP BY 1
 ) AS waiting
 ORDER BY waiting.queue;
 
@@ -66,7 +67,8 @@ ORDER BY waiting.queue;
 -- A worker of older code does not say which names it knows. Index: workflow_queued.
 SELECT waiting.queue, waiting.name, waiting.workflows AS waiting
 FROM (
-    SELECT queue, name, count(*) AS workflows FROM dbosflow.workflow WHERE status = 'queued' GROUP BY queue, name
+    SELECT split_part(w.queue, chr(31), 1) AS queue, w.name, count(*) AS workflows
+    FROM dbosflow.workflow w WHERE w.status = 'queued' GROUP BY 1, 2
 ) AS waiting
 WHERE EXISTS (SELECT FROM dbosflow.worker k WHERE k.state = 'live' AND waiting.queue = ANY(k.queues))
   AND NOT EXISTS (

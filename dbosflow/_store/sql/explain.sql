@@ -30,7 +30,11 @@ SELECT q.name, q.concurrency, q.worker_concurrency, q.paused AND coalesce(q.paus
        rate.count AS rate_count, rate.period AS rate_period, rate.bucket, rate.is_paused AS bucket_paused,
        rate.pause_ends_at AS bucket_pause_ends_at, CASE WHEN rate.ends_at > now() THEN rate.ends_at END AS rate_ends_at,
        (SELECT count(*) FROM dbosflow.workflow r
-        WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running
+        WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running,
+       q.partition_concurrency,
+       (SELECT count(*) FROM dbosflow.workflow r
+        WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name
+          AND split_part(r.queue, chr(31), 2) = :partition::text) AS partition_running
 FROM dbosflow.queue q
 CROSS JOIN LATERAL (
     SELECT r.*, r.next_at - greatest(r.moved_at - now(), interval '0')

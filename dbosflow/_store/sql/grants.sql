@@ -9,7 +9,7 @@ GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute,
     :"schema".waiter, :"schema".outbox, :"schema".dedup, :"schema".outbox_start, :"schema".used_units TO :"role";
-GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
+GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".queue_partition, :"schema".send_message, :"schema".outbox_id TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket TO :"role";
@@ -31,7 +31,7 @@ GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox_start TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket TO :"role";
 GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox TO :"role"; -- who cancels a start there applies it first
-GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".send_message, :"schema".outbox_id TO :"role";
+GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".queue_partition, :"schema".send_message, :"schema".outbox_id TO :"role";
 
 -- name: reader (reads results, records and streams)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";

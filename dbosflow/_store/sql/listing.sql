@@ -55,7 +55,7 @@ AND w.status = ANY(:statuses::text[])
 AND w.name = ANY(:names::text[])
 -- ]
 -- [queues
-AND regexp_replace(w.queue, '^dbosflow/pinned/[^/]*/', '') = ANY(:queues::text[])
+AND regexp_replace(split_part(w.queue, chr(31), 1), '^dbosflow/pinned/[^/]*/', '') = ANY(:queues::text[])
 -- ]
 -- [id_prefix
 AND starts_with(w.id, :id_prefix::text)
@@ -149,7 +149,7 @@ SELECT
        w.name
 -- ]
 -- [by_queue
-       regexp_replace(w.queue, '^dbosflow/pinned/[^/]*/', '')
+       regexp_replace(split_part(w.queue, chr(31), 1), '^dbosflow/pinned/[^/]*/', '')
 -- ]
 -- [in_all
        NULL::text

@@ -39,131 +39,252 @@ least(
 -- name: part_open (whether the queue `q`, with its `rate`, is not paused)
 (q.settled AND NOT (q.paused AND coalesce(q.pause_ends_at > now(), true)) AND NOT rate.is_paused)
 
+-- name: part_probe (the partition `k.key` of the queue in `p`: whether something waits in it, the units that the first needs to
+-- begin, and how many more of it may run; null: none, since it has begun before, or there is no rate; and no limit)
+-- Indexes: workflow_queued; workflow_suspected; workflow_slot.
+(
+    SELECT f.epoch IS NOT NULL AS waits, f.epoch IS NOT NULL AND coalesce(f.room > 0, true) AS may, f.room,
+           CASE WHEN f.epoch > 0 OR p.tokens IS NULL THEN NULL
+                WHEN f.units > p.tokens AND :suspects::boolean AND (
+                    SELECT true FROM dbosflow.workflow w -- these have begun before
+                    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(:names::text[])
+                      AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
+                    LIMIT 1)
+                THEN NULL ELSE f.units END AS needs
+    FROM (
+        SELECT one.epoch, one.units, CASE WHEN p.partition_concurrency IS NOT NULL THEN p.partition_concurrency - (
+                   SELECT count(*) FROM dbosflow.workflow r
+                   WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = p.name
+                     AND split_part(r.queue, chr(31), 2) = k.key COLLATE "default") END AS room
+        FROM (SELECT) AS always
+        LEFT JOIN LATERAL (
+            SELECT w.epoch, least(coalesce(w.units, 1), p.burst) AS units FROM dbosflow.workflow w
+            WHERE w.status = 'queued' AND w.name = ANY(:names::text[]) AND (w.recoveries < 3 OR :suspects::boolean)
+              AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
+            ORDER BY w.queue, w.priority, w.created_at, w.id
+            LIMIT 1
+        ) AS one ON true
+        OFFSET 0
+    ) AS f
+)
+
+-- name: part_place (where the ring of partitions is entered: behind the one that was served last, or in it)
+-- With a lap that is not negative: behind `after_key`, and until `until_key`, where a claimer has found nothing before.
+SELECT q.*, CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :after_key::text END COLLATE "C" AS key,
+       greatest(:after_lap::integer, 0) AS lap,
+       CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :until_key::text END COLLATE "C" AS until,
+       :after_lap::integer < 0 AND q.served IS NOT NULL AND q.turn < coalesce((q.weights ->> q.served)::integer, 1) AS resumes
+
+-- name: part_ring (a recursive query `ring`: the partitions from the place on, in the order of their keys, until a number of
+-- them have what may run now, or 64 were looked at, or all)
+-- What has no partition key is in the ring, too, under the empty key. `held`: the units that one is short of which is before
+-- others; behind it nothing begins, only what has begun before goes on. Index: workflow_partitioned, a probe for each.
+(
+    SELECT p.lap, p.key, 0 AS number, p.resumes, false AS waits, false AS may, NULL::bigint AS room, NULL::integer AS held,
+           false AS is_ready, 0 AS found
+    FROM place p
+    UNION ALL
+    SELECT k.lap, k.key, r.number + 1, false, one.waits, one.may, one.room, now.held, now.is_ready,
+           r.found + now.is_ready::integer
+    FROM ring r
+    CROSS JOIN place p
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN n.key IS NULL THEN 1 ELSE r.lap END AS lap, coalesce(n.key, '') COLLATE "C" AS key
+        FROM (
+            SELECT CASE WHEN r.resumes THEN r.key ELSE (
+                SELECT split_part(w.queue, chr(31), 2) FROM dbosflow.workflow w
+                WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
+                  AND split_part(w.queue, chr(31), 1) COLLATE "C" = :queue::text
+                  AND split_part(w.queue, chr(31), 2) COLLATE "C" > r.key
+                ORDER BY split_part(w.queue, chr(31), 1) COLLATE "C", split_part(w.queue, chr(31), 2) COLLATE "C"
+                LIMIT 1) COLLATE "C" END AS key
+            OFFSET 0
+        ) AS n
+        WHERE CASE WHEN r.lap = 0 THEN n.key IS NOT NULL OR NOT (p.until = '' AND p.resumes)
+                   ELSE n.key < p.until OR n.key = p.until AND NOT p.resumes END
+    ) AS k
+    CROSS JOIN LATERAL :part_probe AS one
+    CROSS JOIN LATERAL (
+        SELECT coalesce(r.held, CASE WHEN one.may AND one.needs > p.tokens THEN one.needs END) AS held,
+               one.may AND (one.needs IS NULL OR r.held IS NULL AND one.needs <= p.tokens) AS is_ready
+    ) AS now
+    WHERE r.number < 64 AND r.found < p.goal
+)
+
 -- name: lock (the turn of one claimer, until its transaction ends; and why there is none)
 -- Who has nothing to take, or no room for it, as far as can be seen, takes no lock, so that a full queue costs no commit.
--- Whoever makes room, or enqueues, does so before it gives notice; so who is notified sees it here. Locks: the queue's row
--- FOR NO KEY UPDATE, then that of its bucket; who finds one locked is told so. The setting is the transaction's own: it tells
--- the next statement.
-WITH found AS MATERIALIZED (
-    SELECT q.name, :part_open AS is_open, :part_room AS room, q.settled,
+-- Whoever makes room, or enqueues, does so before it gives notice; so who is notified sees it here. Of the partitions it
+-- looks at those in the ring until one has what may run, and at those of the hints. Locks: the queue's row FOR NO KEY UPDATE,
+-- then that of its bucket; who finds one locked is told so. The setting is the transaction's own: it tells the next statement.
+WITH RECURSIVE found AS MATERIALIZED (
+    SELECT q.name, :part_open AS is_open, :part_room AS room, q.settled, q.partition_concurrency, q.weights, q.served, q.turn,
            extract(epoch FROM greatest(CASE WHEN q.paused AND q.pause_ends_at > now() THEN q.pause_ends_at END,
                                        rate.pause_ends_at) - now())::double precision AS paused_for,
-           EXISTS (SELECT FROM dbosflow.workflow w
-                   WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])) AS waits,
-           rate.tokens,
-           CASE WHEN first.needs > rate.tokens
-                THEN extract(epoch FROM rate.even_at - statement_timestamp())::double precision
-                     - (rate.burst - first.needs) * rate.unit END AS rate_for,
-           CASE WHEN first.needs > rate.tokens AND rate.is_put_back IS NOT TRUE THEN NOT (:suspects::boolean AND EXISTS (
-               SELECT FROM dbosflow.workflow w -- these have begun before
-               WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(:names::text[])))
-           END AS is_held
+           rate.tokens, rate.burst, rate.unit, rate.is_put_back, 1 AS goal,
+           extract(epoch FROM rate.even_at - statement_timestamp())::double precision AS even_in
     FROM dbosflow.queue q
     CROSS JOIN LATERAL :part_rate AS rate
-    LEFT JOIN LATERAL ( -- what the first one needs; nothing if it has begun before, for that is not held up
-        SELECT CASE WHEN w.epoch = 0 THEN least(coalesce(w.units, 1), rate.burst) END AS needs
-        FROM dbosflow.workflow w
-        WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[]) AND w.recoveries < 3
-          AND rate.tokens IS NOT NULL
-        ORDER BY w.queue, w.priority, w.created_at, w.id
-        LIMIT 1
-    ) AS first ON true
     WHERE q.name = :name::text
+), place AS MATERIALIZED (
+    :part_place FROM found q
+), ring AS :part_ring, last AS MATERIALIZED (
+    SELECT r.lap, r.key, r.held, r.number < 64 AND r.found < 1 AS is_round FROM ring r ORDER BY r.number DESC LIMIT 1
+), hinted AS MATERIALIZED (
+    SELECT k.key, one.*, one.may AND (one.needs IS NULL OR l.held IS NULL AND one.needs <= p.tokens) AS is_ready,
+           coalesce(l.held, CASE WHEN one.may AND one.needs > p.tokens THEN one.needs END) AS held
+    FROM place p
+    CROSS JOIN last l
+    CROSS JOIN unnest(:hinted::text[]) AS k (key)
+    CROSS JOIN LATERAL :part_probe AS one
+), seen AS MATERIALIZED (
+    SELECT bool_or(s.waits) AS waits, bool_or(s.may) AS may, max(s.held) AS held,
+           bool_or(s.is_ready OR s.may AND f.is_put_back IS TRUE) AS is_ready,
+           bool_or(s.waits AND coalesce(s.room <= 0, false)) AS is_crowded
+    FROM (SELECT waits, may, room, is_ready, held FROM ring
+          UNION ALL
+          SELECT waits, may, room, is_ready, held FROM hinted) AS s
+    CROSS JOIN found f
 ), locked AS MATERIALIZED (
     SELECT q.name, q.bucket FROM dbosflow.queue q
     WHERE q.name = :name::text
-      AND EXISTS (SELECT FROM found WHERE is_open AND waits AND coalesce(room > 0, true) AND is_held IS NOT TRUE)
+      AND EXISTS (SELECT FROM found f, seen WHERE f.is_open AND seen.is_ready AND coalesce(f.room > 0, true))
     FOR NO KEY UPDATE SKIP LOCKED
 ), bucket AS MATERIALIZED (
     SELECT b.name FROM dbosflow.bucket b WHERE b.name = (SELECT l.bucket FROM locked l)
     FOR NO KEY UPDATE SKIP LOCKED
 )
-SELECT f.is_open, f.room::integer AS room, f.settled, f.paused_for, f.waits, f.tokens, f.rate_for,
-       f.is_held IS TRUE AS is_held,
+SELECT f.is_open, f.room::integer AS room, f.settled, f.paused_for, seen.waits, f.tokens,
+       f.even_in - (f.burst - seen.held) * f.unit AS rate_for,
+       seen.may AND NOT seen.is_ready AS is_held,
        coalesce((SELECT set_config('dbosflow.claims_of', l.name, true) FROM locked l
-                 WHERE l.bucket IS NULL OR EXISTS (SELECT FROM bucket)) = f.name, false) AS locked
-FROM found f;
+                 WHERE l.bucket IS NULL OR EXISTS (SELECT FROM bucket)) = f.name, false) AS locked,
+       seen.is_ready, seen.is_crowded, last.is_round, last.lap, last.key::text AS key, place.until::text AS until,
+       (SELECT json_object_agg(h.key, h.room) FROM hinted h
+        WHERE h.room > 0 AND (
+            SELECT true FROM dbosflow.workflow w -- not EXISTS, which would hash all that waits
+            WHERE w.status = 'queued'
+              AND w.queue = (:queue::text || CASE WHEN h.key = '' THEN '' ELSE chr(31) || h.key END) COLLATE "default"
+            LIMIT 1))::text AS open_keys
+FROM found f
+CROSS JOIN seen
+CROSS JOIN last
+CROSS JOIN place;
 
 -- name: claim (from a queue whose row this transaction holds: as many as it has room for, and its rate has units for)
--- But for that, the same as `claim` in workflow.sql, which gives the reasons. Those that begin are taken in strict order: one
--- of more units than there are waits for them, and so do all behind it; one of more than the burst waits for all of that.
-WITH lease AS MATERIALIZED (
+-- But for that, the same as `claim` in workflow.sql, which gives the reasons. Partitions are served in turn, by weighted round
+-- robin: in a turn as many of one as it has weight, in the order of their priority. Who was served last is in the queue's
+-- row. Hinted partitions come after all others, out of turn. Those that begin are taken in strict order: one of more units
+-- than there are waits for them, and so do all behind it; one of more than the burst waits for all of that.
+WITH RECURSIVE lease AS MATERIALIZED (
     SELECT id FROM dbosflow.worker
     WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL
       AND current_setting('dbosflow.claims_of', true) = :name::text
     FOR KEY SHARE
 ), room AS MATERIALIZED (
-    SELECT greatest(least(:limit::integer, :part_room), 0)::integer AS most, rate.*
+    SELECT greatest(least(:limit::integer, :part_room), 0)::integer AS goal, rate.*,
+           q.name, q.partition_concurrency, q.weights, q.served, q.turn
     FROM lease
     CROSS JOIN dbosflow.queue q
     CROSS JOIN LATERAL :part_rate AS rate
     WHERE q.name = :name::text AND :part_open
+), place AS MATERIALIZED (
+    :part_place FROM room q
+), ring AS :part_ring, partition AS MATERIALIZED (
+    SELECT s.key, s.number, s.room, s.weight,
+           CASE WHEN s.number = 1 AND p.resumes THEN s.weight - p.turn ELSE s.weight END AS credit,
+           (p.goal + sum(s.weight) OVER () - 1) / sum(s.weight) OVER () AS rounds
+    FROM place p
+    CROSS JOIN LATERAL (
+        SELECT r.key, r.number, r.room, coalesce((p.weights ->> r.key)::integer, 1) AS weight
+        FROM ring r WHERE r.may
+        UNION ALL
+        SELECT k.key, 1000, one.room, 1
+        FROM (SELECT DISTINCT h.key COLLATE "C" AS key FROM unnest(:hinted::text[]) AS h (key)
+              WHERE h.key NOT IN (SELECT r.key FROM ring r WHERE r.number > 0)) AS k
+        CROSS JOIN LATERAL :part_probe AS one
+        WHERE one.may
+    ) AS s
+), suspected AS MATERIALIZED (
+    SELECT w.id
+    FROM partition p
+    CROSS JOIN LATERAL (
+        SELECT w.id FROM dbosflow.workflow w
+        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(:names::text[])
+          AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
+        ORDER BY w.queue, w.recoveries, w.created_at, w.id
+        LIMIT CASE WHEN :suspects::boolean THEN 1 ELSE 0 END
+    ) AS w
+    ORDER BY p.number
+    LIMIT coalesce((SELECT least(goal, 1) FROM room), 0)
 ), suspect AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(:names::text[])
-    ORDER BY w.queue, w.recoveries, w.created_at, w.id
-    LIMIT CASE WHEN :suspects::boolean THEN coalesce((SELECT least(most, 1) FROM room), 0) ELSE 0 END
+    WHERE w.id = ANY(ARRAY(SELECT id FROM suspected)) AND w.status IS NOT DISTINCT FROM 'queued'
+      AND split_part(w.queue, chr(31), 1) = :queue::text
     FOR UPDATE SKIP LOCKED
 ), accused AS (
     UPDATE dbosflow.worker k SET suspect = s.id
     FROM suspect s
     WHERE k.id = :worker_id::uuid
-), allowed AS MATERIALIZED ( -- with a rate: how many of the first ones it has units for; `needs` as in `lock`
-    SELECT count(*) AS most
-    FROM (
-        SELECT sum(CASE WHEN c.epoch = 0 THEN least(coalesce(c.units, 1), (SELECT burst FROM room)) ELSE 0 END)
-                   OVER (ORDER BY c.priority, c.created_at, c.id) <= (SELECT tokens FROM room) AS fits
+), candidate AS MATERIALIZED ( -- of each partition the first ones, with the round in which they have their turn
+    SELECT p.key, p.number, p.credit, p.weight, w.id, w.queue, w.epoch, w.units, w.k,
+           greatest(w.k - p.credit + p.weight - 1, 0) / p.weight AS round
+    FROM partition p
+    CROSS JOIN room
+    CROSS JOIN LATERAL (
+        SELECT f.id, f.queue, f.epoch, f.units, row_number() OVER (ORDER BY f.priority, f.created_at, f.id) AS k
         FROM (
-            SELECT w.epoch, w.units, w.priority, w.created_at, w.id
+            SELECT w.id, w.queue, w.epoch, w.units, w.priority, w.created_at
             FROM dbosflow.workflow w
-            WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
+            WHERE w.status = 'queued' AND w.name = ANY(:names::text[])
+              AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
               AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
             ORDER BY w.queue, w.priority, w.created_at, w.id
-            LIMIT coalesce((SELECT most FROM room WHERE tokens IS NOT NULL), 0)
-        ) AS c
-    ) AS one
-    WHERE fits
-), first AS MATERIALIZED (
-    SELECT w.id, w.epoch, w.units, w.priority, w.created_at
-    FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
-      AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
-    ORDER BY w.queue, w.priority, w.created_at, w.id
-    LIMIT coalesce((SELECT CASE WHEN tokens IS NULL THEN most ELSE (SELECT most FROM allowed) END FROM room), 0)
-    FOR UPDATE SKIP LOCKED
-), free AS MATERIALIZED ( -- others than were counted, if some of those are locked
-    SELECT f.id, f.epoch, f.units
+            LIMIT least(p.room, room.goal, p.weight * p.rounds)
+        ) AS f
+    ) AS w
+), picked AS MATERIALIZED (
+    SELECT a.*
     FROM (
-        SELECT first.*, room.tokens,
-               sum(CASE WHEN first.epoch = 0 THEN least(coalesce(first.units, 1), room.burst) ELSE 0 END)
-                   OVER (ORDER BY first.priority, first.created_at, first.id) AS needs
-        FROM first CROSS JOIN room
-    ) AS f
-    WHERE f.tokens IS NULL OR f.needs <= f.tokens
-), begun AS MATERIALIZED ( -- where the rate lets fewer begin than there is room for: of the first ones, what began before
-    SELECT w.id
-    FROM dbosflow.workflow w
-    WHERE w.id = ANY(ARRAY(
-              SELECT f.id FROM (
-                  SELECT w.id, w.epoch FROM dbosflow.workflow w
-                  WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
-                    AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
-                  ORDER BY w.queue, w.priority, w.created_at, w.id
-                  LIMIT coalesce((SELECT most FROM room WHERE tokens IS NOT NULL AND (SELECT most FROM allowed) < most), 0)
-              ) AS f WHERE f.epoch > 0))
-      AND w.id <> ALL(ARRAY(SELECT id FROM free)) AND w.status IS NOT DISTINCT FROM 'queued'
-    LIMIT coalesce((SELECT most FROM room), 0) - (SELECT count(*) FROM free)
-    FOR UPDATE SKIP LOCKED
+        SELECT o.*, row_number() OVER (ORDER BY o.round, o.number, o.key, o.k) AS place
+        FROM (
+            SELECT c.*, sum(CASE WHEN c.epoch = 0 THEN least(coalesce(c.units, 1), room.burst) ELSE 0 END)
+                            OVER (ORDER BY c.round, c.number, c.key, c.k) AS needs
+            FROM candidate c CROSS JOIN room
+        ) AS o
+        CROSS JOIN room
+        WHERE o.epoch > 0 OR coalesce(o.needs <= room.tokens, true)
+    ) AS a
+    CROSS JOIN room
+    WHERE a.place <= room.goal
+), free AS MATERIALIZED (
+    SELECT w.id, w.epoch, w.units
+    FROM unnest(ARRAY(SELECT id FROM picked ORDER BY place), ARRAY(SELECT queue FROM picked ORDER BY place)) AS p (id, queue)
+    JOIN dbosflow.workflow w ON w.id = p.id
+    WHERE w.status IS NOT DISTINCT FROM 'queued' AND w.queue IS NOT DISTINCT FROM p.queue
+    FOR UPDATE OF w SKIP LOCKED
+), served AS MATERIALIZED (
+    SELECT p.key, CASE WHEN p.k <= p.credit THEN p.weight - p.credit + p.k
+                       ELSE (p.k - p.credit - 1) % p.weight + 1 END::integer AS turn
+    FROM picked p
+    CROSS JOIN room
+    WHERE p.number < 1000 AND p.id = ANY(ARRAY(SELECT id FROM free)) AND (p.key <> '' OR room.served <> '')
+    ORDER BY p.place DESC
+    LIMIT 1
 ), paid AS MATERIALIZED (
     SELECT room.bucket, room.even_at + least(coalesce(begins.units, 0) * room.unit, 3e9) * interval '1 second' AS next_at
     FROM room
     CROSS JOIN (SELECT sum(coalesce(units, 1)) AS units FROM free WHERE epoch = 0) AS begins
     WHERE room.tokens IS NOT NULL AND (begins.units IS NOT NULL OR room.is_put_back)
-), paid_by_queue AS (
-    UPDATE dbosflow.queue q SET rate_next_at = paid.next_at, rate_moved_at = statement_timestamp()
-    FROM paid
-    WHERE q.name = :name::text AND paid.bucket IS NULL
+), moved AS (
+    UPDATE dbosflow.queue q
+    SET rate_next_at = coalesce(paid.next_at, q.rate_next_at),
+        rate_moved_at = CASE WHEN paid.next_at IS NULL THEN q.rate_moved_at ELSE statement_timestamp() END,
+        served = coalesce(served.key, q.served), turn = coalesce(served.turn, q.turn)
+    FROM (SELECT) AS always
+    LEFT JOIN served ON true
+    LEFT JOIN paid ON paid.bucket IS NULL
+    WHERE q.name = :name::text AND (served.key IS NOT NULL OR paid.next_at IS NOT NULL)
 ), paid_by_bucket AS (
     UPDATE dbosflow.bucket b SET rate_next_at = paid.next_at, rate_moved_at = statement_timestamp()
     FROM paid
@@ -176,15 +297,18 @@ SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, slot = :name:
     timed_out = CASE WHEN w.deadline_at <= now() THEN w.cancel_requested_at IS NULL OR w.timed_out ELSE w.timed_out END,
     cancel_requested_at = CASE WHEN w.deadline_at <= now() THEN coalesce(w.cancel_requested_at, now())
                                ELSE w.cancel_requested_at END
-FROM unnest(ARRAY(SELECT id FROM free) || ARRAY(SELECT id FROM suspect) || ARRAY(SELECT id FROM begun)) AS taken (id), lease, room
+FROM unnest(ARRAY(SELECT id FROM free) || ARRAY(SELECT id FROM suspect)) AS taken (id), lease, room
 WHERE w.id = taken.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
           w.recoveries, CASE WHEN w.cancel_requested_at IS NOT NULL THEN json_build_array(w.cancel_reason, w.timed_out)::text END AS request,
           w.parent_id IS NOT NULL AS is_child,
           extract(epoch FROM w.deadline_at - now())::double precision AS remaining;
 
--- name: exists (whether the queue has limits)
-SELECT EXISTS (SELECT FROM dbosflow.queue WHERE name = :name::text) AS is_limited;
+-- name: exists (whether the queue has a row; and whether it needs one, since partitions of it wait; index: workflow_partitioned)
+SELECT EXISTS (SELECT FROM dbosflow.queue WHERE name = :name::text) AS is_limited,
+       EXISTS (SELECT FROM dbosflow.workflow w
+               WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
+                 AND split_part(w.queue, chr(31), 1) COLLATE "C" = :queue::text) AS is_partitioned;
 
 -- name: part_changed (when the next one would begin by another rate, of the row `r`: its burst is used up, and a debt remains)
 CASE WHEN (excluded.rate_count, excluded.rate_period, excluded.rate_burst)
@@ -202,8 +326,10 @@ SELECT extract(epoch FROM now())::double precision AS now;
 -- the bucket's.
 WITH queued AS (
     INSERT INTO dbosflow.queue AS r
-        (name, concurrency, worker_concurrency, paused, pause_ends_at, rate_count, rate_period, rate_burst, bucket)
-    VALUES (:name::text, :concurrency::integer, :worker_concurrency::integer, coalesce(:paused::boolean, false),
+        (name, concurrency, worker_concurrency, partition_concurrency, weights, paused, pause_ends_at, rate_count, rate_period,
+         rate_burst, bucket)
+    VALUES (:name::text, :concurrency::integer, :worker_concurrency::integer, :partition_concurrency::integer, :weights::json,
+            coalesce(:paused::boolean, false),
             coalesce(to_timestamp(:pause_ends_at::double precision), now() + :pause_for::double precision * interval '1 second'),
             CASE WHEN :bucket::text IS NULL THEN :rate_count::integer END,
             CASE WHEN :bucket::text IS NULL THEN :rate_period::double precision END,
@@ -212,6 +338,9 @@ WITH queued AS (
     SET concurrency = CASE WHEN 'concurrency' = ANY(:changed::text[]) THEN excluded.concurrency ELSE r.concurrency END,
         worker_concurrency = CASE WHEN 'worker_concurrency' = ANY(:changed::text[]) THEN excluded.worker_concurrency
                                   ELSE r.worker_concurrency END,
+        partition_concurrency = CASE WHEN 'partition_concurrency' = ANY(:changed::text[]) THEN excluded.partition_concurrency
+                                     ELSE r.partition_concurrency END,
+        weights = CASE WHEN 'weights' = ANY(:changed::text[]) THEN excluded.weights ELSE r.weights END,
         paused = CASE WHEN 'paused' = ANY(:changed::text[]) THEN excluded.paused ELSE r.paused END,
         pause_ends_at = CASE WHEN 'paused' = ANY(:changed::text[]) THEN excluded.pause_ends_at ELSE r.pause_ends_at END,
         rate_count = CASE WHEN 'rate_count' = ANY(:changed::text[]) THEN excluded.rate_count ELSE r.rate_count END,
@@ -320,6 +449,7 @@ WITH work AS (
     GROUP BY 1
 )
 SELECT coalesce(q.name, work.name) AS name, q.name IS NOT NULL AS limited, q.concurrency, q.worker_concurrency,
+       q.partition_concurrency, coalesce(q.weights, '{}')::text AS weights,
        coalesce(b.rate_count, q.rate_count) AS rate_count, coalesce(b.rate_period, q.rate_period) AS rate_period,
        coalesce(b.rate_burst, q.rate_burst) AS rate_burst, b.name AS bucket,
        coalesce(q.paused AND coalesce(q.pause_ends_at > now(), true), false)

@@ -12,7 +12,8 @@ CREATE TABLE dbosflow.workflow (
     name                text        NOT NULL,
     status              text        NOT NULL
         CHECK (status IN ('queued', 'scheduled', 'running', 'waiting', 'blocked', 'succeeded', 'failed', 'cancelled')),
-    queue               text        NOT NULL DEFAULT '',   -- '': started in a process; any executing engine recovers it
+    queue               text        NOT NULL DEFAULT '',   -- '': started in a process; any executing engine recovers it. A
+                                                           -- partition key stands behind chr(31): see _records/pins.py
     priority            integer     NOT NULL DEFAULT 0,    -- lower first
     keys                json,                              -- deduplication, partition and fairness keys
     input               json        NOT NULL,              -- the arguments of the current iteration by parameter name
@@ -68,6 +69,11 @@ CREATE INDEX workflow_forked ON dbosflow.workflow (forked_from) WHERE forked_fro
 -- Counted by a claim from a queue with limits: what runs of that queue, and of each of its partitions. No other is in it.
 CREATE INDEX workflow_slot ON dbosflow.workflow (slot, split_part(queue, chr(31), 2))
     WHERE status = 'running' AND slot IS NOT NULL;
+-- Scanned by a claim from a queue with partitions, from one partition to the next. What has no partition is not in it. Its
+-- condition is written so that no query which it is for can be answered by another index of what is queued.
+CREATE INDEX workflow_partitioned
+    ON dbosflow.workflow ((split_part(queue, chr(31), 1)) COLLATE "C", (split_part(queue, chr(31), 2)) COLLATE "C")
+    WHERE status IS NOT DISTINCT FROM 'queued' AND strpos(queue, chr(31)) > 0;
 -- Scanned by a listing of what needs attention. What succeeds is never in it, and costs nothing.
 CREATE INDEX workflow_unsuccessful ON dbosflow.workflow (status, created_at, id)
     WHERE status IN ('blocked', 'failed', 'cancelled');
@@ -184,7 +190,8 @@ CREATE TABLE dbosflow.outbox (
     CONSTRAINT either_start_or_message CHECK ((name IS NULL) <> (key IS NULL) AND (name IS NULL) = (queue IS NULL)),
     CONSTRAINT workflow_id_of_1_to_512_bytes CHECK (octet_length(workflow_id) BETWEEN 1 AND 512),
     CONSTRAINT name_of_1_to_512_bytes CHECK (octet_length(name) BETWEEN 1 AND 512),
-    CONSTRAINT queue_of_up_to_700_bytes CHECK (octet_length(queue) <= 700),
+    CONSTRAINT queue_of_up_to_1200_bytes CHECK (octet_length(queue) <= 1200),
+    CONSTRAINT queue_of_one_partition CHECK (split_part(queue, chr(31), 3) = ''),
     CONSTRAINT topic_of_up_to_472_bytes CHECK (starts_with(key, 'dbosflow/inbox/') AND octet_length(key) <= 487),
     CONSTRAINT idempotency_key_of_1_to_512_bytes CHECK (octet_length(producer) BETWEEN 3 AND 514),
     CONSTRAINT arguments_are_an_object CHECK (name IS NULL OR json_typeof(payload) = 'object'),
@@ -253,7 +260,11 @@ CREATE TABLE dbosflow.queue (
     rate_burst         integer     CHECK (rate_burst > 0), -- how many of these may begin at once
     rate_next_at       timestamptz,                        -- when the next one would begin if all came evenly
     rate_moved_at      timestamptz,                        -- when that was set: a clock put back since is seen by it
-    bucket             text                                -- whose rate it has, in place of one of its own
+    bucket             text,                               -- whose rate it has, in place of one of its own
+    partition_concurrency integer  CHECK (partition_concurrency > 0), -- how many of each partition run at a time
+    weights            json,                               -- how many of a partition have their turn at once; null: one
+    served             text,                               -- the partition that had its turn last
+    turn               integer     NOT NULL DEFAULT 0      -- how many of it had
 ) WITH (fillfactor = 50);
 
 -- Rates that several queues share. A claim from such a queue holds this row, too, after the queue's: see queue.sql.
@@ -416,6 +427,19 @@ BEGIN ATOMIC
     RETURNING outbox.workflow_id;
 END;
 
+-- For SQL, triggers and other languages: a partition of a queue, as the `queue` of start_workflow.
+CREATE FUNCTION dbosflow.queue_partition(queue text, partition_key text) RETURNS text
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY INVOKER
+BEGIN ATOMIC
+    SELECT CASE WHEN octet_length(queue_partition.queue) BETWEEN 1 AND 512
+                     AND octet_length(queue_partition.partition_key) BETWEEN 1 AND 512
+                     AND strpos(queue_partition.queue || queue_partition.partition_key, chr(31)) = 0
+           THEN queue_partition.queue || chr(31) || queue_partition.partition_key
+           ELSE dbosflow.refuse(
+               'a queue and a partition key must have 1 to 512 bytes, without the character U+001F',
+               'U+001F stands between the two. A workflow without a partition key is started with the queue alone.') END;
+END;
+
 -- For SQL, triggers and other languages: sends a message to a workflow once the transaction has committed. What is NULL was
 -- not given; as a value it is JSON's null.
 CREATE FUNCTION dbosflow.send_message(
@@ -436,4 +460,4 @@ BEGIN ATOMIC
            ELSE coalesce(send_message.value, 'null')::json END;
 END;
 
-REVOKE ALL ON FUNCTION dbosflow.outbox_id, dbosflow.start_workflow, dbosflow.send_message FROM PUBLIC;
+REVOKE ALL ON FUNCTION dbosflow.outbox_id, dbosflow.start_workflow, dbosflow.queue_partition, dbosflow.send_message FROM PUBLIC;

@@ -118,17 +118,23 @@ RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.inpu
           w.parent_id IS NOT NULL AS is_child,
           extract(epoch FROM w.deadline_at - now())::double precision AS remaining;
 
--- name: work (how many workflows of these names wait in a queue, up to a limit; index: workflow_queued)
+-- name: work (how many workflows of these names wait in a queue and its partitions, up to a limit; indexes: workflow_queued,
+-- workflow_partitioned)
 SELECT count(*) AS waiting
 FROM (
-    SELECT FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
-    LIMIT :limit::integer
+    (SELECT FROM dbosflow.workflow w
+     WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
+     LIMIT :limit::integer)
+    UNION ALL
+    (SELECT FROM dbosflow.workflow w
+     WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
+       AND split_part(w.queue, chr(31), 1) COLLATE "C" = :queue::text AND w.name = ANY(:names::text[])
+     LIMIT :limit::integer)
 ) AS waiting;
 
 -- name: left (whether anything is left that a worker could run that serves these queues, and knows these names)
 -- What waits, unless its queue is paused; what is due, and not queued yet; what the worker has claimed, and does not run yet;
--- and starts in the outbox, but for those that the database refuses. Indexes: workflow_queued, workflow_due, workflow_owned.
+-- and starts in the outbox, but for those that the database refuses. Indexes: workflow_queued, workflow_partitioned, workflow_due, workflow_owned.
 WITH served AS MATERIALIZED (
     SELECT s.queue
     FROM unnest(:queues::text[], :spoken::text[]) AS s (queue, name)
@@ -138,28 +144,36 @@ WITH served AS MATERIALIZED (
 SELECT EXISTS (
            SELECT FROM served s
            WHERE EXISTS (SELECT FROM dbosflow.workflow w
-                         WHERE w.status = 'queued' AND w.queue = s.queue AND w.name = ANY(:names::text[])))
+                         WHERE w.status = 'queued' AND w.queue = s.queue AND w.name = ANY(:names::text[]))
+              OR EXISTS (SELECT FROM dbosflow.workflow w
+                         WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
+                           AND split_part(w.queue, chr(31), 1) COLLATE "C" = s.queue AND w.name = ANY(:names::text[])))
     OR EXISTS (
            SELECT FROM dbosflow.workflow w
            WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at <= now()
-             AND w.queue IN (SELECT queue FROM served) AND w.name = ANY(:names::text[]))
+             AND split_part(w.queue, chr(31), 1) IN (SELECT queue FROM served) AND w.name = ANY(:names::text[]))
     OR EXISTS (SELECT FROM dbosflow.workflow w WHERE w.worker_id BETWEEN :worker_id::uuid AND :worker_id::uuid)
     OR EXISTS (
            SELECT FROM dbosflow.outbox o
-           WHERE o.queue IN (SELECT queue FROM served) AND o.name = ANY(:names::text[])
+           WHERE split_part(o.queue, chr(31), 1) IN (SELECT queue FROM served) AND o.name = ANY(:names::text[])
              AND coalesce(o.wake_at <= now(), true) AND o.workflow_id <> ALL(:refused::text[]))
     OR EXISTS (
            SELECT FROM dbosflow.outbox_start o
-           WHERE o.request ->> 'queue' IN (SELECT queue FROM served) AND o.request ->> 'name' = ANY(:names::text[])
+           WHERE split_part(o.request ->> 'queue', chr(31), 1) IN (SELECT queue FROM served) AND o.request ->> 'name' = ANY(:names::text[])
              AND NOT EXISTS (SELECT FROM dbosflow.outbox_start r -- which holds up the others of its key
                              WHERE r.queue = o.queue AND r.key = o.key AND r.id::text = ANY(:refused::text[]))) AS is_left;
 
 -- name: unknown (names of waiting workflows in a queue, except the given ones; runs rarely, when little else waits)
 SELECT DISTINCT waiting.name
 FROM (
-    SELECT w.name FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.queue = :queue AND NOT w.name = ANY(:names)
-    LIMIT 1000
+    (SELECT w.name FROM dbosflow.workflow w
+     WHERE w.status = 'queued' AND w.queue = :queue AND NOT w.name = ANY(:names)
+     LIMIT 1000)
+    UNION ALL
+    (SELECT w.name FROM dbosflow.workflow w
+     WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
+       AND split_part(w.queue, chr(31), 1) COLLATE "C" = :queue AND NOT w.name = ANY(:names)
+     LIMIT 1000)
 ) AS waiting;
 
 -- name: renew_epoch (the owner reloads its own run)
@@ -262,7 +276,7 @@ SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.wo
 WITH forgotten AS MATERIALIZED (
     SELECT w.id FROM dbosflow.workflow w
     WHERE w.worker_id = :worker_id AND NOT w.id = ANY(:known)
-      AND (:queues::text[] IS NULL OR w.queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR w.id = :workflow_id)
+      AND (:queues::text[] IS NULL OR split_part(w.queue, chr(31), 1) = ANY(:queues)) AND (:workflow_id::text IS NULL OR w.id = :workflow_id)
     FOR NO KEY UPDATE SKIP LOCKED -- it waits for nothing, so it needs no order, for which the whole table could be read by id
 )
 UPDATE dbosflow.workflow w SET epoch = w.epoch + 1
