@@ -57,3 +57,20 @@ def test_the_shop_keeps_its_books(database_url: str) -> None:
         ]
     finally:
         shell.close()
+
+
+def test_reports_come_by_their_schedules(database_url: str) -> None:
+    """An invoice that is triggered, and a report of each second, in their order."""
+    shell = Shell(ROOT)
+    shell.use(database_url)
+    try:
+        shell.start("worker", "examples.reports").await_log("the worker is ready")
+        invoice, *reports = shell.python("-m", "examples.reports", "ada").end().out.splitlines()
+        assert invoice == "an invoice for ada"
+        found = [re.fullmatch(r"pulse@(\S+)Z: a report about (\d+) s", line) for line in reports]
+        assert len(found) >= 3
+        assert all(found)
+        assert [one[1] for one in found if one] == sorted({one[1] for one in found if one})
+        assert "invoice-ada" in shell.run("schedule", "list").out
+    finally:
+        shell.close()
