@@ -94,6 +94,8 @@ WORK: dict[str, Work] = {
     "queue": Work(
         _work(2000, 2000, absurd=2000, tasks=2000, ours_uvloop=2000), _work(1000, 400, absurd=400, tasks=400)
     ),
+    "queue_limited": Work(_work(2000, 100), _work(600, 60)),
+    "queue_limited_tuned": Work(_work(2000, 600), _work(600, 200)),
     "queue_idle": Work(_work(40, 8, absurd=8, tasks=20), {"ours": 20, "absurd": 3, "tasks": 10}),
     "start_many": Work(_work(20_000, 1000, 20_000), _work(5000, 200, 5000)),
     "messages": Work(_work(200, 100, ours_uvloop=200), _work(60, 30)),
@@ -182,6 +184,8 @@ ROWS: tuple[Row, ...] = (
     Row("fanout_200", "transactions a flush, 200 readers", "fanout", "readers_200", ""),
     Row("stream_end", "end of a workflow seen by a reader, p50", "stream_end", "p50", "ms", near=1.8),
     Row("queue", "queue: enqueue 2,000, run, done", "queue", "rate", "/s", 15, more_is_better=True),
+    Row("queue_limited", "queue: 10 at a time in all", "queue_limited", "rate", "/s", 10, more_is_better=True),
+    Row("queue_limited_tuned", "... peer polling at 20 ms", "queue_limited_tuned", "rate", "/s", more_is_better=True),
     Row("queue_idle", "enqueue to result, idle queue, p50", "queue_idle", "p50", "ms", at_most=4),
     Row("queue_idle_tuned", "... peer polling at 50 ms", "queue_idle", "p50", "ms", peer_figure="p50_tuned"),
     Row("start_many", "enqueue 20,000 in one call", "start_many", "rate", "/s", 20, 0.5, more_is_better=True),

@@ -12,11 +12,13 @@ from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
 from benchmarks.ours.workflows import nothing
 from benchmarks.polling import until_done
-from dbosflow import Engine, workflow
+from dbosflow import Engine, Queue, workflow
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+LIMITED, LIMIT = "limited", 10
+"""A queue, and how many of it run at a time."""
 TEXT = "some words of an argument"
 
 DONE = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded'"
@@ -41,6 +43,25 @@ async def _throughput(job: Job) -> Figures:
                 await asyncio.gather(*(engine.start_async(nothing) for _ in range(job.size)))
                 await until_done(job.url, DONE, job.size + 1)
         worker.kill()
+    return meter.rate(job.size)
+
+
+def limited(job: Job) -> Figures:
+    """The same on a queue of which ten run at a time, in all workers; one worker process."""
+    return loop.run(_limited(job))
+
+
+async def _limited(job: Job) -> Figures:
+    async with Engine(job.url, executes=False) as engine:
+        await engine.queues.apply_async(Queue(LIMITED, concurrency=LIMIT))
+        with half(_work_limited, job.url) as worker:
+            await asyncio.to_thread(worker.receive)
+            target = nothing.options(queue=LIMITED)
+            await (await engine.start_async(target)).result_async()
+            with metered(job.url) as meter:
+                await asyncio.gather(*(engine.start_async(target) for _ in range(job.size)))
+                await until_done(job.url, DONE, job.size + 1)
+            worker.kill()
     return meter.rate(job.size)
 
 
@@ -78,4 +99,16 @@ def _work(pipe: Connection, url: str) -> None:
         engine.run_worker("default", concurrency=200)
 
 
-SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle, "start_many": start_many}
+def _work_limited(pipe: Connection, url: str) -> None:
+    with Engine(url, loop_factory=loop.factory()) as engine:
+        pipe.send("ready")
+        engine.run_worker(LIMITED, concurrency=200)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "queue": throughput,
+    "queue_limited": limited,
+    "queue_limited_tuned": limited,
+    "queue_idle": idle,
+    "start_many": start_many,
+}

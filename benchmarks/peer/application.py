@@ -10,6 +10,10 @@ from dbos import DBOS, DBOSConfig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+PATIENT, EAGER = "polling-1-s", "polling-50-ms"
+LIMITED, LIMITED_EAGER = "limited-polling-1-s", "limited-polling-20-ms"
+"""Queues with a limit over all workers."""
+
 DONE = "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'"
 
 
@@ -47,5 +51,7 @@ async def launched_here(url: str, *, coalesce: float | None = None) -> AsyncIter
 def prepare(url: str) -> None:
     """Its tables, and the queues that the scenarios use."""
     with launched(url):
-        DBOS.register_queue("polling-1-s")
-        DBOS.register_queue("polling-50-ms", polling_interval_sec=0.05)
+        DBOS.register_queue(PATIENT)
+        DBOS.register_queue(EAGER, polling_interval_sec=0.05)
+        DBOS.register_queue(LIMITED, global_concurrency=10)
+        DBOS.register_queue(LIMITED_EAGER, global_concurrency=10, polling_interval_sec=0.02)

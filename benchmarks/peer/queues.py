@@ -11,28 +11,36 @@ from dbos import DBOSClient, EnqueueOptions
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
-from benchmarks.peer.application import DONE, launched
+from benchmarks.peer.application import DONE, EAGER, LIMITED, LIMITED_EAGER, PATIENT, launched
 from benchmarks.peer.workflows import nothing
 from benchmarks.polling import until_done
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_PATIENT, _EAGER = "polling-1-s", "polling-50-ms"
-
 
 def throughput(job: Job) -> Figures:
     """Enqueues, runs and ends so many workflows; one worker process."""
-    return asyncio.run(_throughput(job))
+    return asyncio.run(_throughput(job, EAGER))
 
 
-async def _throughput(job: Job) -> Figures:
+def limited(job: Job) -> Figures:
+    """The same on a queue of which ten run at a time, in all workers; one worker process."""
+    return asyncio.run(_throughput(job, LIMITED))
+
+
+def limited_tuned(job: Job) -> Figures:
+    """The same with a worker that polls at 20 ms."""
+    return asyncio.run(_throughput(job, LIMITED_EAGER))
+
+
+async def _throughput(job: Job, queue: str) -> Figures:
     with half(_work, job.url) as worker:
         client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
         await asyncio.to_thread(worker.receive)
-        await (await _enqueue(client, _EAGER)).get_result(polling_interval_sec=0.05)
+        await (await _enqueue(client, queue)).get_result(polling_interval_sec=0.05)
         with metered(job.url) as meter:
-            await asyncio.gather(*(_enqueue(client, _EAGER) for _ in range(job.size)))
+            await asyncio.gather(*(_enqueue(client, queue) for _ in range(job.size)))
             await until_done(job.url, DONE, job.size + 1)
         client.destroy()
         worker.kill()
@@ -51,9 +59,9 @@ def start_many(job: Job) -> Figures:
 
 async def _start_many(job: Job) -> Figures:
     client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
-    await _enqueue(client, _EAGER)
+    await _enqueue(client, EAGER)
     with metered(job.url) as meter:
-        await asyncio.gather(*(_enqueue(client, _EAGER) for _ in range(job.size)))
+        await asyncio.gather(*(_enqueue(client, EAGER) for _ in range(job.size)))
     client.destroy()
     return meter.rate(job.size)
 
@@ -67,9 +75,9 @@ async def _idle(job: Job) -> Figures:
     with half(_work, job.url) as worker:
         client = DBOSClient(system_database_url=job.url)
         await asyncio.to_thread(worker.receive)
-        await _timed(client, _EAGER, 2, 0.05)
-        patient = await _timed(client, _PATIENT, job.size, None)
-        eager = await _timed(client, _EAGER, job.size, 0.05)
+        await _timed(client, EAGER, 2, 0.05)
+        patient = await _timed(client, PATIENT, job.size, None)
+        eager = await _timed(client, EAGER, job.size, 0.05)
         client.destroy()
         worker.kill()
     return delays(patient) | {f"{name}_tuned": figure for name, figure in delays(eager).items()}
@@ -94,4 +102,10 @@ def _work(pipe: Connection, url: str) -> None:
     asyncio.run(run())
 
 
-SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle, "start_many": start_many}
+SCENARIOS: dict[str, Scenario] = {
+    "queue": throughput,
+    "queue_limited": limited,
+    "queue_limited_tuned": limited_tuned,
+    "queue_idle": idle,
+    "start_many": start_many,
+}
