@@ -7,8 +7,10 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from dbosflow import Engine, Queue, workflow
+from dbosflow._store import workflow as store
 from tests.cli.waiting import begun, start_waiting
 
 if TYPE_CHECKING:
@@ -151,3 +153,26 @@ async def test_no_parent_is_left_behind_by_the_end_of_its_child(database_url: st
         async with Engine(database_url) as engine:
             await asyncio.wait_for(engine.run_worker_async("burst", burst=True), 30)
             assert [await handle.status_async() for handle in handles] == ["succeeded"] * 30
+
+
+async def test_a_database_that_does_not_answer_is_asked_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everything else of a worker does; an answer that would not change ends the burst."""
+    errors: list[Exception] = [
+        psycopg.OperationalError("the server is away"),
+        psycopg.errors.DataException("no"),
+    ]
+    ask = store.is_left
+
+    async def failing(*args: Any, **values: Any) -> bool:
+        if errors:
+            raise errors.pop(0)
+        return await ask(*args, **values)
+
+    monkeypatch.setattr(store, "is_left", failing)
+    async with Engine(database_url, safety_poll=0.1) as engine:
+        with pytest.raises(psycopg.errors.DataException):
+            await asyncio.wait_for(engine.run_worker_async("q", burst=True), 30)
+        await asyncio.wait_for(engine.run_worker_async("q", burst=True), 30)
+    assert errors == []

@@ -13,11 +13,16 @@ it wait for what other workers run. What it waits for is what it could run itsel
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow._records.pins import queue_of
+from dbosflow._runtime.process.service import is_final
 from dbosflow._store import workflow
+from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.schedules.scheduler import Scheduler
     from dbosflow._runtime.wakeups.waker import Waker
     from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.burst")
 
 _AT_WORK = 0.01
 """Seconds until the next look while the waker, or the suspender, is at work: a statement or two."""
@@ -94,15 +101,22 @@ class Burst:
         return bool(self._runner.known()) or not waker.is_idle or not is_settled
 
     async def _is_left(self, refused: Collection[str]) -> bool:
-        async with self._pool.connection() as connection:
-            return await workflow.is_left(
-                connection,
-                self._settings.schema,
-                queues=self._queues,
-                names=self._names(),
-                worker_id=self._worker_id(),
-                refused=refused,
-            )
+        """Whether anything is left; as long as the database does not answer, something may be."""
+        try:
+            async with self._pool.connection() as connection:
+                return await workflow.is_left(
+                    connection,
+                    self._settings.schema,
+                    queues=self._queues,
+                    names=self._names(),
+                    worker_id=self._worker_id(),
+                    refused=refused,
+                )
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            if is_final(error):
+                raise
+            logger.warning("whether anything is left is asked again a little later: %s", error)
+            return True
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, object]) -> None:
