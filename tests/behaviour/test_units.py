@@ -11,14 +11,19 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, Queue, Rate, Schedule, current, step, workflow
+from dbosflow._store import used_units
 from dbosflow.cli import main
 from dbosflow.errors import ConfigurationError, InWorkflowError
 from tests.behaviour.interruption import Interruption
+from tests.behaviour.programs.using import using
 from tests.behaviour.tables import records
+from tests.behaviour.worker_pool import QUEUE, WorkerPool
 from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.behaviour.conftest import StartProgram
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
@@ -221,6 +226,55 @@ def test_a_replay_does_not_count_again(database_url: str, execute: Execute) -> N
         engine.handle("w").result(timeout=PATIENCE)
     assert execute(TAKEN) == [(220,)]
     assert [key for key, _ in records(database_url, "w")][::2] == ["use#0", "use#1"]
+
+
+def test_each_call_of_a_body_counts_once_however_often_its_worker_is_killed(
+    database_url: str, start_program: StartProgram, client: Engine, execute: Execute
+) -> None:
+    """Between the correction and its record, too: what is taken in the end is what all calls have said."""
+    workflows, calls = 4, 300
+    client.queues.apply(Queue(QUEUE, rate=Rate(100_000, per=100_000_000, bucket="api")))
+    handles = [client.start(using.options(queue=QUEUE, units=50), calls) for _ in range(workflows)]
+    counted = "SELECT count(*) FROM dbosflow.used_units WHERE key <> ''"
+    with WorkerPool(database_url, start_program, "using", lease=2.0) as pool:
+        for goal, handle in zip((20, 300, 600), handles, strict=False):
+            eventually(lambda goal=goal: execute(counted)[0][0] >= goal, timeout=PATIENCE)  # type: ignore[misc]
+            pool.kill_owner(handle.workflow_id)
+        assert [handle.result(timeout=PATIENCE) for handle in handles] == [calls] * workflows
+    assert execute(counted) == [(workflows * calls,)]
+    assert execute(TAKEN) == [(workflows * calls * (calls + 1) // 2,)]
+    assert execute("SELECT max(epoch) > 1 FROM dbosflow.workflow") == [(True,)]
+
+
+def test_a_call_waits_until_the_outcomes_before_it_are_durable(
+    engine: Engine, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It acts outside of the run's batches, so nothing that it follows from may be forgotten by a crash."""
+    seen: list[int] = []
+    count = used_units.use
+
+    async def looking(connection: Any, schema: str, calls: Any) -> list[str]:
+        seen.append(execute("SELECT count(*) FROM dbosflow.step")[0][0])
+        return await count(connection, schema, calls)
+
+    monkeypatch.setattr(used_units, "use", looking)
+
+    @step(relaxed=True)
+    async def thinking(number: int) -> int:
+        return number
+
+    @step
+    async def spending_after(number: int) -> None:
+        await current().use_async(number)
+
+    @workflow(name="units.ahead")
+    async def ahead() -> None:
+        await current().use_async(sum([await thinking(number) for number in range(40)]))
+        await spending_after(sum([await thinking(number) for number in range(40)]))
+
+    serve(engine, "q")
+    engine.start(ahead.options(queue="q")).result(timeout=PATIENCE)
+    assert seen == [40, 81]
 
 
 def test_units_that_are_given_back_let_the_next_one_begin(database_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dbosflow import workflow
+from dbosflow import Queue, Rate, current, workflow
 
 if TYPE_CHECKING:
     from tests.costs.conftest import OpenEngine
@@ -44,6 +44,33 @@ async def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_stat
         assert counts.executed["workflow.outcomes"] <= 5 * rounds + RESTLESS
         assert counts.executed["step.history"] == 0
         assert counts.others.total() <= 20 * rounds
+
+
+async def test_what_workflows_have_used_is_corrected_beside_the_batches_many_at_a_time(
+    open_engine: OpenEngine, line: Wire
+) -> None:
+    """A statement for all that wait meanwhile. A workflow of no queue sends none."""
+    workflows, calls = 50, 20
+
+    @workflow(name="costs_using")
+    async def using() -> None:
+        for number in range(calls):
+            await current().use_async(number)
+
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await engine.run_async(using)
+        assert counts.executed["used_units.use"] == 0
+        await engine.queues.apply_async(Queue("costs", rate=Rate(10_000, per=1, bucket="api")))
+        serving = asyncio.ensure_future(engine.run_worker_async("costs", concurrency=workflows))
+        with line.counted() as counts:
+            handles = await asyncio.gather(
+                *(engine.start_async(using.options(queue="costs", units=3)) for _ in range(workflows))
+            )
+            await asyncio.gather(*(handle.result_async() for handle in handles))
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert 1 <= counts.executed["used_units.use"] <= 5 * calls
 
 
 async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:

@@ -35,6 +35,7 @@ _TABLES = (
         "worker",
         "workflow",
         "waiter",
+        "used_units",
     ),
 )
 _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
