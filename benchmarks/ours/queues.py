@@ -15,10 +15,13 @@ from benchmarks.polling import until_done
 from dbosflow import Engine, Queue, workflow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-LIMITED, LIMIT = "limited", 10
-"""A queue, and how many of it run at a time."""
+    from dbosflow.workflows import WorkflowSpec
+
+LIMITED, LIMIT, PARTITIONS = "limited", 10, 1000
+"""A queue, how many of it run at a time, and in how many partitions it is."""
 TEXT = "some words of an argument"
 
 DONE = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded'"
@@ -48,18 +51,26 @@ async def _throughput(job: Job) -> Figures:
 
 def limited(job: Job) -> Figures:
     """The same on a queue of which ten run at a time, in all workers; one worker process."""
-    return loop.run(_limited(job))
+    return loop.run(_limited(job, Queue(LIMITED, concurrency=LIMIT), lambda _: nothing.options(queue=LIMITED)))
 
 
-async def _limited(job: Job) -> Figures:
+def partitioned(job: Job) -> Figures:
+    """The same on a queue of 1,000 partitions, of which each has one that runs at a time; one worker process."""
+    return loop.run(_limited(job, Queue(LIMITED, partition_concurrency=1), _of_partition))
+
+
+def _of_partition(number: int) -> WorkflowSpec[[], None]:
+    return nothing.options(queue=LIMITED, partition_key=f"p{number % PARTITIONS}")
+
+
+async def _limited(job: Job, queue: Queue, target: Callable[[int], WorkflowSpec[[], None]]) -> Figures:
     async with Engine(job.url, executes=False) as engine:
-        await engine.queues.apply_async(Queue(LIMITED, concurrency=LIMIT))
+        await engine.queues.apply_async(queue)
         with half(_work_limited, job.url) as worker:
             await asyncio.to_thread(worker.receive)
-            target = nothing.options(queue=LIMITED)
-            await (await engine.start_async(target)).result_async()
+            await (await engine.start_async(target(0))).result_async()
             with metered(job.url) as meter:
-                await asyncio.gather(*(engine.start_async(target) for _ in range(job.size)))
+                await asyncio.gather(*(engine.start_async(target(number)) for number in range(job.size)))
                 await until_done(job.url, DONE, job.size + 1)
             worker.kill()
     return meter.rate(job.size)
@@ -109,6 +120,7 @@ SCENARIOS: dict[str, Scenario] = {
     "queue": throughput,
     "queue_limited": limited,
     "queue_limited_tuned": limited,
+    "queue_partitions": partitioned,
     "queue_idle": idle,
     "start_many": start_many,
 }

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 PATIENT, EAGER = "polling-1-s", "polling-50-ms"
 LIMITED, LIMITED_EAGER = "limited-polling-1-s", "limited-polling-20-ms"
 """Queues with a limit over all workers."""
+PARTITIONED = "partitioned-polling-20-ms"
+"""A queue with a limit for each partition."""
 
 DONE = "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'"
 
@@ -55,3 +57,4 @@ def prepare(url: str) -> None:
         DBOS.register_queue(EAGER, polling_interval_sec=0.05)
         DBOS.register_queue(LIMITED, global_concurrency=10)
         DBOS.register_queue(LIMITED_EAGER, global_concurrency=10, polling_interval_sec=0.02)
+        DBOS.register_queue(PARTITIONED, partition_concurrency=1, polling_interval_sec=0.02)

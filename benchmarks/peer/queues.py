@@ -11,12 +11,22 @@ from dbos import DBOSClient, EnqueueOptions
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
-from benchmarks.peer.application import DONE, EAGER, LIMITED, LIMITED_EAGER, PATIENT, launched
+from benchmarks.peer.application import (
+    DONE,
+    EAGER,
+    LIMITED,
+    LIMITED_EAGER,
+    PARTITIONED,
+    PATIENT,
+    launched,
+)
 from benchmarks.peer.workflows import nothing
 from benchmarks.polling import until_done
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+
+PARTITIONS = 1000
 
 
 def throughput(job: Job) -> Figures:
@@ -34,21 +44,28 @@ def limited_tuned(job: Job) -> Figures:
     return asyncio.run(_throughput(job, LIMITED_EAGER))
 
 
+def partitioned(job: Job) -> Figures:
+    """The same on a queue of 1,000 partitions, of which each has one that runs at a time; one worker process."""
+    return asyncio.run(_throughput(job, PARTITIONED))
+
+
 async def _throughput(job: Job, queue: str) -> Figures:
     with half(_work, job.url) as worker:
         client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
         await asyncio.to_thread(worker.receive)
         await (await _enqueue(client, queue)).get_result(polling_interval_sec=0.05)
         with metered(job.url) as meter:
-            await asyncio.gather(*(_enqueue(client, queue) for _ in range(job.size)))
+            await asyncio.gather(*(_enqueue(client, queue, number) for number in range(job.size)))
             await until_done(job.url, DONE, job.size + 1)
         client.destroy()
         worker.kill()
     return meter.rate(job.size)
 
 
-async def _enqueue(client: DBOSClient, queue: str) -> Any:
+async def _enqueue(client: DBOSClient, queue: str, number: int = 0) -> Any:
     options: EnqueueOptions = {"workflow_name": nothing.__qualname__, "queue_name": queue}
+    if queue == PARTITIONED:
+        options["queue_partition_key"] = f"p{number % PARTITIONS}"
     return await client.enqueue_async(options)
 
 
@@ -106,6 +123,7 @@ SCENARIOS: dict[str, Scenario] = {
     "queue": throughput,
     "queue_limited": limited,
     "queue_limited_tuned": limited_tuned,
+    "queue_partitions": partitioned,
     "queue_idle": idle,
     "start_many": start_many,
 }

@@ -83,6 +83,8 @@ def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> N
         ("stream_steps", 100, "rate"),
         ("latency_50", 2, "p99"),
         ("queue", 5, "rate"),
+        ("queue_limited", 5, "rate"),
+        ("queue_partitions", 5, "rate"),
         ("queue_idle", 1, "p50"),
         ("recovery", 5, "seconds"),
     ],
