@@ -22,6 +22,7 @@ from tests.proof.machine import check
 from tests.proof.model_buckets import Buckets
 from tests.proof.model_dedup import Dedups
 from tests.proof.model_leases import Leases
+from tests.proof.model_partitions import Partitions
 from tests.proof.model_queue import Queue
 from tests.proof.model_retention import Retention
 from tests.proof.model_schedules import Schedules
@@ -43,6 +44,7 @@ MODELS: dict[str, Callable[[Bench], Machine]] = {
     "streams": Streams,
     "queue": Queue,
     "buckets": Buckets,
+    "partitions": Partitions,
     "schedules": Schedules,
 }
 

@@ -86,6 +86,14 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "SELECT DISTINCT c.id, '', 0",
     ),
     "a rate that forgives a debt": ("buckets", "queue", "apply", "* r.rate_count / r.rate_period)", "* 0)"),
+    "a turn that is forgotten": (
+        "partitions",
+        "queue",
+        "claim",
+        "served = coalesce(served.key, q.served)",
+        "served = NULL",
+    ),
+    "a partition without its limit": ("partitions", "queue", "claim", "LIMIT least(p.room,", "LIMIT least("),
     "a key for two": ("dedups", "dedup", "decide", "holder.id IS NULL", "true"),
     "a start that is put off for ever": (
         *("dedups", "dedup", "decide"),

@@ -45,19 +45,23 @@ def uses_a_name(name: str) -> list[str]:
 def test_a_name_is_a_name_everywhere(
     engine: Engine, database_url: str, execute: Execute, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the id of a workflow, a queue, a stream's key, a step's name, a value and a filter."""
+    """As the id of a workflow, a queue, a stream's key, a step's name, a value and a filter.
+
+    But for the one character that stands between a queue and a partition key, which no queue may have.
+    """
+    queue = name.replace("\x1f", "")
     assert engine.run(uses_a_name.options(workflow_id=name), name) == [name]
     assert list(engine.read_stream(name, name, timeout=30)) == [name]
     assert [one.key for one in engine.streams.list(name)] == [name]
     with Engine(database_url, executes=False) as client:
         handle = client.start(
-            uses_a_name.options(workflow_id=f"q{name}".encode()[:512].decode(errors="ignore"), queue=name), name
+            uses_a_name.options(workflow_id=f"q{name}".encode()[:512].decode(errors="ignore"), queue=queue), name
         )
-        assert [one.id for one in client.list_workflows(WorkflowFilter(queue=name))] == [handle.workflow_id]
+        assert [one.id for one in client.list_workflows(WorkflowFilter(queue=queue))] == [handle.workflow_id]
         assert client.list_workflows(WorkflowFilter(name=name)) == []
     where = ("--json", "--database-url", database_url)
-    assert main(["workflow", "list", "--queue", name, *where]) == 0
-    assert [row["queue"] for row in json.loads(capsys.readouterr().out)] == [name]
+    assert main(["workflow", "list", "--queue", queue, *where]) == 0
+    assert [row["queue"] for row in json.loads(capsys.readouterr().out)] == [queue]
     assert main(["workflow", "show", "--json", "--database-url", database_url, "--", name]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == name
     assert main(["stream", "tail", *where, "--", name, name]) == 0

@@ -268,7 +268,8 @@ WITH RECURSIVE lease AS MATERIALIZED (
                        ELSE (p.k - p.credit - 1) % p.weight + 1 END::integer AS turn
     FROM picked p
     CROSS JOIN room
-    WHERE p.number < 1000 AND p.id = ANY(ARRAY(SELECT id FROM free)) AND (p.key <> '' OR room.served <> '')
+    WHERE p.number < 1000 AND p.id = ANY(ARRAY(SELECT id FROM free)) -- a queue without partitions is not written
+      AND (p.key <> '' OR room.served <> '' OR EXISTS (SELECT FROM picked o WHERE o.key <> ''))
     ORDER BY p.place DESC
     LIMIT 1
 ), paid AS MATERIALIZED (
