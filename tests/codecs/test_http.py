@@ -152,7 +152,7 @@ async def test_a_final_that_cannot_be_read_ends_the_frames_with_an_error(
 
 async def without_its_key(url: str) -> None:
     """Makes the first value of the only stream one that needs no key."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
         change = "UPDATE dbosflow.stream_block SET values = '[\"first\"]'"
         await eventually_async(lambda: connection.execute(change).rowcount == 1)
 
