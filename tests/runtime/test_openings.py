@@ -259,6 +259,35 @@ async def test_a_lease_lost_at_the_start_changes_nothing(
     assert disorder(urls[-1]) == []
 
 
+async def test_a_caller_that_has_gone_needs_no_answer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor has the run that was stopped before the second answer: the row is there, and is somebody's."""
+    core: Any = engine._core
+    answers: list[bool] = []
+    running: list[asyncio.Task[Any]] = []
+
+    async def cut(_: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
+        result = await send()
+        answers.append(bool(result.started))
+        if len(answers) > 1:
+            return result
+        core.executor.runner.stop_all("a test has stopped it")
+        running[0].cancel()
+        await asyncio.wait(running)
+        msg = "cut off"
+        raise psycopg.OperationalError(msg)
+
+    with at_starts(monkeypatch, cut):
+        running.append(asyncio.ensure_future(engine.run_async(opened_ends_at_once, 1)))
+        await asyncio.wait(running)
+        await eventually_async(lambda: len(answers) == 2)
+    assert await engine.run_async(opened_ends_at_once, 2) == 3
+    assert answers == [True, False]
+    assert [one.getMessage() for one in caplog.records if one.name == "dbosflow.service"] == []
+    assert standing(seen[0][0]) == [ONE_ROW]
+
+
 async def test_an_end_that_the_database_refuses_fails_the_workflow(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,10 +240,10 @@ class Run(ReplayingRun):
 
     def when_settled(self, waiter: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
         """Returns ``waiter``, whose result will be the run's outcome."""
-        if self.is_over:
-            waiter.set_result(self.outcome)
-        else:
+        if not self.is_over:
             self.add_waiter(waiter)
+        elif not waiter.done():
+            waiter.set_result(self.outcome)
         return waiter
 
 
