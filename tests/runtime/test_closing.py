@@ -19,9 +19,12 @@ from dbosflow._runtime.execution.watchdog import Watchdog
 from dbosflow._runtime.process.database import find_database
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._store.used_units import UsedUnits
+from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings
+from dbosflow.errors import EngineClosedError
 from tests.runtime.sessions import sessions
-from tests.support import eventually
+from tests.support import TIMEOUT, eventually
 
 if TYPE_CHECKING:
     from dbosflow._runtime.process.database import Database
@@ -197,3 +200,21 @@ def test_a_lease_is_released_although_its_connection_broke_unnoticed(database_ur
     with psycopg.connect(database_url) as connection:
         found = connection.execute("SELECT state, ended_because FROM dbosflow.worker").fetchall()
     assert found == [("dead", "released")]
+
+
+async def test_who_asks_a_moment_after_the_close_does_not_wait_for_ever(database_url: str) -> None:
+    """A caller that was between two requests comes to what is closed by then: say, between two pages of a stream."""
+    async with Engine(database_url) as engine:
+        core: Any = engine._core
+    row = Enqueued("w", "flow", "default", 0, "{}")
+    asked = [
+        core.outcome("w"),
+        core._hub.read("w", "out", 0, None),
+        core._enqueuer.enqueue(row),
+        core._starts._deduplicator.start(row),
+        core._units_writer.use(UsedUnits("w", "key", 1, "default", None)),
+        core._input_writer.append("w", "in", "1", None),
+        core._message_writer.send("w", "", "1", None),
+    ]
+    answers = await asyncio.gather(*(asyncio.wait_for(one, TIMEOUT) for one in asked), return_exceptions=True)
+    assert [type(one) for one in answers] == [EngineClosedError] * len(asked)

@@ -40,6 +40,7 @@ class Service(ABC):
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
+        self._is_closed = False
 
     def open(self) -> None:
         """Starts the task on the running loop."""
@@ -47,10 +48,16 @@ class Service(ABC):
 
     async def close(self) -> None:
         """Ends the task and waits for it."""
+        self._is_closed = True
         task, self._task = self._task, None
         while task is not None and not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_AGAIN)
+
+    def check_open(self) -> None:
+        """Raises if the service was closed: nobody would answer what is asked from here on."""
+        if self._is_closed:
+            raise _closed()
 
     def wake(self) -> None:
         """Makes the service work now. Callable on the loop's thread only."""
@@ -109,4 +116,8 @@ def set_closed(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Ends waits for a service whose engine has closed."""
     for future in futures:
         if not future.done():
-            future.set_exception(EngineClosedError("the engine was closed meanwhile"))
+            future.set_exception(_closed())
+
+
+def _closed() -> EngineClosedError:
+    return EngineClosedError("the engine was closed meanwhile")

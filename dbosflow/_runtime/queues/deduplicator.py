@@ -73,6 +73,7 @@ class Deduplicator(Service):
             DuplicateWorkflowError: another workflow has the key, and the start may only be the first.
             WorkflowConflictError: a workflow of another function has the key.
         """
+        self.check_open()
         future: asyncio.Future[StartAnswer] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(row, future))
         self.wake()

@@ -29,6 +29,7 @@ class Enqueuer(Service):
 
     async def enqueue(self, row: Enqueued) -> bool:
         """Enqueues a workflow; returns, once it is durable, whether its row is new. An equal id is inserted once."""
+        self.check_open()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending.setdefault(row.workflow_id, (row, []))[1].append(future)
         self.wake()

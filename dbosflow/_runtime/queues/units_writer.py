@@ -39,6 +39,7 @@ class UnitsWriter(Service):
 
     async def use(self, used: UsedUnits) -> None:
         """Makes a call count; returns once that is durable."""
+        self.check_open()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.setdefault((used.workflow_id, used.key), (used, []))[1].append(future)
         self.wake()

@@ -119,6 +119,7 @@ class Hub(Service):
 
         With ``committed``, waits for frames that can no longer be rolled back.
         """
+        self.check_open()
         stream_of = (workflow_id, key, committed)
         tail = self._tails.get(stream_of) or self._follow(stream_of)
         tail.idle = False
@@ -240,6 +241,7 @@ class Outcomes(Service):
 
     async def wait_for(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
         """The workflow's outcome once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
+        self.check_open()
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
         def news() -> None:

@@ -175,6 +175,7 @@ class OutsideWriter(Service, Generic[R]):
         return await self._written(block)
 
     async def _written(self, block: PendingBlock) -> int:
+        self.check_open()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         block.futures.append(future)
         self.wake()
