@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, Queue, WorkflowFilter, workflow
+from dbosflow import Engine, Queue, Schedule, WorkflowFilter, workflow
 from dbosflow.errors import ConfigurationError
-from dbosflow.schedules import Schedule
 from tests.behaviour.test_limits import ENDED, RUNNING, limited_job, quick_limited_job, running, workers
 from tests.support import eventually_async
 
