@@ -31,6 +31,7 @@ class Current:
     """The workflow, step and attempt of the running code. In a workflow's body the last two are ``None``."""
 
     workflow_id: str
+    """With ``engine.run`` of an async workflow, and no id given, others find it from the body's first operation on."""
     step_key: str | None = None
     attempt: str | None = None
     branch: str = ""

@@ -7,6 +7,7 @@ launched ──► opening ──┬─ ended, and has left nothing in its buffe
                        └─ waits, or anything else ──► start written ──► durable: what is in the buffer goes out, and
                                                                         the operations that wait begin
 the run is stopped meanwhile ──► start written ──► durable: another run begins from the first line of the body
+the end is refused ──► start written without it ──► the same, and the next refusal is the workflow's failure
 the process dies ──► there is no workflow, and nobody has been told of one
 ```
 
