@@ -102,7 +102,8 @@ class Schedule:
             msg = f"args={args!r} must be a dictionary of the arguments by the names of the parameters"
             raise ConfigurationError(msg)
         queue = options.get("queue") or (None if self._spec is None else self._spec.queue)
-        key = options.get("partition_key") or (None if self._spec is None else self._spec.partition_key)
+        key = options.get("partition_key")
+        key = self._spec.partition_key if key is None and self._spec is not None else key
         check_partition_key(key, queue)
         self._queue = stored_queue(DEFAULT_QUEUE if queue is None else check_queue(queue), None, key)
 

@@ -138,9 +138,11 @@ def test_the_ticks_of_a_schedule_may_be_of_a_partition(database_url: str) -> Non
     ],
 )
 def test_wrong_partition_keys_are_refused(options: dict[str, Any], problem: str) -> None:
-    """At the call."""
+    """At the call, and by a schedule."""
     with pytest.raises(ConfigurationError, match=problem):
         quick_limited_job.options(**options)
+    with pytest.raises(ConfigurationError, match=problem):
+        Schedule("s", quick_limited_job, every=60, args={"number": 1}, **options)
 
 
 @pytest.mark.parametrize("weights", [{"a": 0}, {"a": 1.5}, {"": 1}, {5: 1}, ["a"], {"a": 1001}])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, Queue, workflow
+from dbosflow import Engine, Queue, Rate, workflow
 from dbosflow._store import workflow as store
 from tests.cli.waiting import begun, start_waiting
 
@@ -86,17 +86,18 @@ def test_it_runs_what_it_could_run_and_waits_for_nothing_else(shell: Shell, data
     unknown = start(database_url, "nobody_knows")
     elsewhere = start(database_url, "job", 0.0, queue="other")
     with Engine(database_url, executes=False) as engine:
-        engine.queues.apply(Queue("held", paused=True))
-    held = start(database_url, "job", 0.0, queue="held")
+        engine.queues.apply(Queue("held", paused=True), Queue("quota", rate=Rate(10, per=1, bucket="b")))
+        engine.queues.pause(bucket="b")
+    held = [start(database_url, "job", 0.0, queue=queue) for queue in ("held", "quota")]
 
-    log = burst(shell, "--queue", "default", "--queue", "held")
+    log = burst(shell, "--queue", "default", "--queue", "held", "--queue", "quota")
 
     assert "nothing is left" in log
     found = statuses(database_url)
     assert {found[one] for one in done} == {"succeeded"}
     assert found[later] == "scheduled"
     assert {found[one] for one in waiting} == {"waiting"}
-    assert {found[one] for one in (unknown, elsewhere, held)} == {"queued"}
+    assert {found[one] for one in (unknown, elsewhere, *held)} == {"queued"}
     assert burst(shell, "--queue", "default")  # again: nothing of that is for it
     assert statuses(database_url) == found
 

@@ -133,13 +133,16 @@ FROM (
 ) AS waiting;
 
 -- name: left (whether anything is left that a worker could run that serves these queues, and knows these names)
--- What waits, unless its queue is paused; what is due, and not queued yet; what the worker has claimed, and does not run yet;
--- and starts in the outbox, but for those that the database refuses. Indexes: workflow_queued, workflow_partitioned, workflow_due, workflow_owned.
+-- What waits, unless its queue or the bucket of that is paused; what is due, and not queued yet; what the worker has claimed,
+-- and does not run yet; and starts in the outbox, but for those that the database refuses. Indexes: workflow_queued,
+-- workflow_partitioned, workflow_due, workflow_owned.
 WITH served AS MATERIALIZED (
     SELECT s.queue
     FROM unnest(:queues::text[], :spoken::text[]) AS s (queue, name)
     WHERE NOT EXISTS (SELECT FROM dbosflow.queue q
-                      WHERE q.name = s.name AND q.paused AND coalesce(q.pause_ends_at > now(), true))
+                      LEFT JOIN dbosflow.bucket b ON b.name = q.bucket
+                      WHERE q.name = s.name AND (q.paused AND coalesce(q.pause_ends_at > now(), true)
+                                                 OR b.paused AND coalesce(b.pause_ends_at > now(), true)))
 )
 SELECT EXISTS (
            SELECT FROM served s
