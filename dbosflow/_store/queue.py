@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from psycopg.rows import DictRow
 
 _TABLE = "queue"
+_LIMITS = "queue_limits"
 _COLUMNS = (
     "concurrency",
     "worker_concurrency",
@@ -51,8 +52,8 @@ class Room(NamedTuple):
     """Whether the rate holds up what waits."""
     locked: bool
     """Whether the claimer had its turn."""
-    may: bool = True
-    """Whether some of the partitions that were looked at has something that may run."""
+    is_ready: bool = True
+    """Whether one of the partitions that were looked at has something that may run now."""
     is_crowded: bool = False
     """Whether something waits for a slot of its partition."""
     is_round: bool = True
@@ -71,7 +72,7 @@ class Room(NamedTuple):
     @property
     def is_busy(self) -> bool:
         """Whether another claimer had its turn, so that this one has to come again."""
-        return self.is_open and self.may and (self.room is None or self.room > 0) and not self.locked
+        return self.is_open and self.is_ready and (self.room is None or self.room > 0) and not self.locked
 
 
 class Place(NamedTuple):
@@ -141,7 +142,7 @@ async def state(connection: AsyncConnection[Any], schema: str, queue: str) -> St
 async def apply(connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any]) -> bool:
     """Sets those limits of a queue that are ``changed``; returns whether they hold: else it is to be settled."""
     values = {**dict.fromkeys((*_COLUMNS, *_RATE)), **changed}
-    (row,) = await fetch_all(connection, schema, _TABLE, "apply", name=name, **values, changed=[*changed])
+    (row,) = await fetch_all(connection, schema, _LIMITS, "apply", name=name, **values, changed=[*changed])
     return bool(row["settled"])
 
 
@@ -156,41 +157,41 @@ class UnderWay(NamedTuple):
 
 async def under_way(connection: AsyncConnection[Any], schema: str, name: str) -> UnderWay | None:
     """What is under way since before a queue had limits; ``None``: it is settled."""
-    rows = await fetch_all(connection, schema, _TABLE, "under_way", name=name)
+    rows = await fetch_all(connection, schema, _LIMITS, "under_way", name=name)
     return UnderWay(rows[0]["older"], {*rows[0]["writers"]}) if rows else None
 
 
 async def mark(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
     """Lets what runs of a queue count; whether there is more of it, which was locked."""
-    return bool((await fetch_all(connection, schema, _TABLE, "mark", name=name))[0]["again"])
+    return bool((await fetch_all(connection, schema, _LIMITS, "mark", name=name))[0]["again"])
 
 
 async def set_settled(connection: AsyncConnection[Any], schema: str, name: str) -> None:
     """From here on the queue is claimed from."""
-    await fetch_all(connection, schema, _TABLE, "settle", name=name)
+    await fetch_all(connection, schema, _LIMITS, "settle", name=name)
 
 
 async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
     """Removes the limits of a queue; returns whether it had any."""
-    return bool(await fetch_all(connection, schema, _TABLE, "delete", name=name))
+    return bool(await fetch_all(connection, schema, _LIMITS, "delete", name=name))
 
 
 async def sharing(connection: AsyncConnection[Any], schema: str, *, of: str) -> list[str]:
     """The queues that share the bucket of a queue, with that one; none, if it has no bucket."""
-    return [row["name"] for row in await fetch_all(connection, schema, _TABLE, "queues_of", name=of, bucket=None)]
+    return [row["name"] for row in await fetch_all(connection, schema, _LIMITS, "queues_of", name=of, bucket=None)]
 
 
 async def delete_unused(connection: AsyncConnection[Any], schema: str) -> None:
     """Removes the buckets that no queue has any more."""
     async with connection.transaction():
-        unused = [row["name"] for row in await fetch_all(connection, schema, _TABLE, "unused")]
+        unused = [row["name"] for row in await fetch_all(connection, schema, _LIMITS, "unused")]
         if unused:
-            await fetch_all(connection, schema, _TABLE, "delete_unused", names=unused)
+            await fetch_all(connection, schema, _LIMITS, "delete_unused", names=unused)
 
 
 async def clock(connection: AsyncConnection[Any], schema: str) -> float:
     """The time by the database's clock, in seconds since 1970."""
-    return float((await fetch_all(connection, schema, _TABLE, "clock"))[0]["now"])
+    return float((await fetch_all(connection, schema, _LIMITS, "clock"))[0]["now"])
 
 
 async def pause_bucket(
@@ -198,19 +199,19 @@ async def pause_bucket(
 ) -> list[str] | None:
     """Pauses or resumes a bucket; returns its queues. ``None``: there is no such bucket."""
     values = {"pause_ends_at": None, "pause_for": None, **pause}
-    if not await fetch_all(connection, schema, _TABLE, "pause_bucket", bucket=bucket, **values):
+    if not await fetch_all(connection, schema, _LIMITS, "pause_bucket", bucket=bucket, **values):
         return None
-    return [row["name"] for row in await fetch_all(connection, schema, _TABLE, "queues_of", name=None, bucket=bucket)]
+    return [row["name"] for row in await fetch_all(connection, schema, _LIMITS, "queues_of", name=None, bucket=bucket)]
 
 
 async def list_queues(connection: AsyncConnection[Any], schema: str) -> tuple[QueueInfo, ...]:
     """The queues that have limits or work."""
-    return tuple(_info(row) for row in await fetch_all(connection, schema, _TABLE, "list", name=None))
+    return tuple(_info(row) for row in await fetch_all(connection, schema, _LIMITS, "list", name=None))
 
 
 async def info(connection: AsyncConnection[Any], schema: str, name: str) -> QueueInfo:
     """The queue of this name, which may have neither limits nor work."""
-    rows = await fetch_all(connection, schema, _TABLE, "list", name=name)
+    rows = await fetch_all(connection, schema, _LIMITS, "list", name=name)
     return _info(rows[0]) if rows else QueueInfo(name)
 
 

@@ -15,7 +15,7 @@ from dbosflow.serde import for_people, size_of
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -187,35 +187,6 @@ async def claim(
     which |= {"suspects": suspects}
     rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
-
-
-async def work(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str], most: int) -> int:
-    """How many workflows of these names wait in a queue, of which no more than ``most`` are counted."""
-    rows = await fetch_all(connection, schema, _TABLE, "work", queue=queue, names=list(names), limit=most)
-    return int(rows[0]["waiting"])
-
-
-async def is_left(
-    connection: AsyncConnection[Any],
-    schema: str,
-    *,
-    queues: Mapping[str, str],
-    names: Sequence[str],
-    worker_id: UUID,
-    refused: Collection[str],
-) -> bool:
-    """Whether anything is left that a worker could run which serves these queues, or that it has claimed.
-
-    ``queues`` has for each stored queue its name in its user's words.
-    """
-    which = {"queues": [*queues], "spoken": [*queues.values()], "names": list(names), "refused": [*refused]}
-    return bool((await fetch_all(connection, schema, _TABLE, "left", worker_id=worker_id, **which))[0]["is_left"])
-
-
-async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
-    """The names of the workflows that wait in a queue, except the given ``names``."""
-    rows = await fetch_all(connection, schema, _TABLE, "unknown", queue=queue, names=list(names))
-    return [row["name"] for row in rows]
 
 
 async def adopt(

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, Queue, Rate, workflow
-from dbosflow._store import workflow as store
+from dbosflow._store import waiting as store
 from tests.cli.waiting import begun, start_waiting
 
 if TYPE_CHECKING:

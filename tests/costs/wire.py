@@ -35,6 +35,7 @@ _TABLES = (
         "worker",
         "workflow",
         "waiter",
+        "waiting",
         "used_units",
     ),
 )

@@ -139,7 +139,7 @@ async def test_a_claim_looks_at_some_partitions_and_at_those_of_hints(db: Databa
     )
     await enqueued(db, "z")
     claimed, room = await claim(lease)
-    assert (claimed, room.may, room.is_round, room.key) == ([], False, False, f"{WINDOW:04}")
+    assert (claimed, room.is_ready, room.is_round, room.key) == ([], False, False, f"{WINDOW:04}")
     places = 0
     while not claimed:
         claimed, room = await claim(lease, place=Place(room.lap, room.key, room.until))
@@ -151,7 +151,7 @@ async def test_a_claim_looks_at_some_partitions_and_at_those_of_hints(db: Databa
     looks = 1
     _, room = await claim(lease)
     while not room.is_round:
-        assert not room.may
+        assert not room.is_ready
         _, room = await claim(lease, place=Place(room.lap, room.key, room.until))
         looks += 1
     assert looks == full // WINDOW + 1

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._store import waiting
 from dbosflow._store import workflow as store
 from tests.behaviour.tables import disorder
 from tests.support import eventually_async
@@ -245,7 +246,7 @@ async def test_looking_for_unknown_workflows_adds_nothing_to_a_claim(
     """It is made once in a safety poll, and only when all else is claimed."""
     looks: list[str] = []
     claims: list[int] = []
-    claim, unknown = store.claim, store.unknown
+    claim, unknown = store.claim, waiting.unknown
 
     async def count_claims(*args: Any, limit: int, **options: Any) -> list[Claimed]:
         claims.append(limit)
@@ -256,7 +257,7 @@ async def test_looking_for_unknown_workflows_adds_nothing_to_a_claim(
         return await unknown(*args, queue=queue, **options)
 
     monkeypatch.setattr(store, "claim", count_claims)
-    monkeypatch.setattr(store, "unknown", count_looks)
+    monkeypatch.setattr(waiting, "unknown", count_looks)
     async with worker(database_url, safety_poll=100.0) as engine:
         go_on.set()
         for number in range(10):

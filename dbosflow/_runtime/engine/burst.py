@@ -7,7 +7,7 @@ nothing runs here ─► nobody is being woken ─► nothing is left in the tab
 ```
 
 What only waits leaves memory after a second, as where others wait for its slot: a burst does not wait for it. Nor does
-it wait for what other workers run. What it waits for is what it could run itself: ``left`` in ``workflow.sql`` says so.
+it wait for what other workers run. What it waits for is what it could run itself: ``left`` in ``waiting.sql`` says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psycopg
 
 from dbosflow._records.pins import queue_of
 from dbosflow._runtime.process.service import is_final
-from dbosflow._store import workflow
+from dbosflow._store import waiting
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Burst:
         """Whether anything is left; as long as the database does not answer, something may be."""
         try:
             async with self._pool.connection() as connection:
-                return await workflow.is_left(
+                return await waiting.is_left(
                     connection,
                     self._settings.schema,
                     queues=self._queues,

@@ -14,7 +14,7 @@ from dbosflow._runtime.engine.burst import Burst
 from dbosflow._runtime.engine.iterations import IterationCleaner
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
-from dbosflow._runtime.engine.start_callbacks import OnOpeningWritten, OnRunStarted, OnStarted
+from dbosflow._runtime.engine.start_callbacks import OnOpeningWritten, OnRunStarted, OnStarted, start_of
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -37,7 +37,6 @@ from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.plain_timers import watched_timers
 from dbosflow._runtime.replay.task_factory import branch_tasks
-from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.runs.opening import Opening
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._runtime.streams.expirer import Expirer
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.engine.start_callbacks import OnDecided
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.execution.run import Run
@@ -247,7 +245,7 @@ class Executor:
     def start(self, launch: Launch, request: StartRequest) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self.journal.start(_start_of(request, OnStarted(self.runner, launch, started)))
+        self.journal.start(start_of(request, OnStarted(self.runner, launch, started)))
         return started
 
     def run(self, launch: Launch, request: StartRequest) -> asyncio.Future[Ending | None]:
@@ -258,7 +256,7 @@ class Executor:
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
         run = self.runner.launch(launch) if self._may_open(request) else None
         if run is None:
-            self.journal.start(_start_of(request, OnRunStarted(self.runner, launch, ending)))
+            self.journal.start(start_of(request, OnRunStarted(self.runner, launch, ending)))
         else:
             self._open(run, request, OnOpeningWritten(self.runner, launch, ending, run))
         return ending
@@ -268,7 +266,7 @@ class Executor:
         return request.definition.is_async and request.options is None and self._openings < _MOST_OPENINGS
 
     def _open(self, run: Run, request: StartRequest, on_written: OnOpeningWritten) -> None:
-        on_written.start = start = _start_of(request, on_written)
+        on_written.start = start = start_of(request, on_written)
         self._openings += 1
 
         def write(ending: Ending | None) -> None:
@@ -336,18 +334,3 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
-
-
-def _start_of(request: StartRequest, on_decided: OnDecided) -> Start:
-    """The start of a workflow in this process."""
-    launch = on_decided.launch
-    return Start(
-        launch.workflow_id,
-        launch.definition.name,
-        launch.arguments_text,
-        launch.queue,
-        request.priority,
-        on_decided,
-        inputs=launch.definition.inputs,
-        options=request.options,
-    )

@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from dbosflow._runtime.runs.entries import Start
+
 if TYPE_CHECKING:
     import asyncio
 
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
-    from dbosflow._runtime.runs.entries import Ending, Start
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
 
 T = TypeVar("T")
 
@@ -82,6 +85,21 @@ class OnOpeningWritten(OnRunStarted):
         else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks, once
             run.when_settled(self.ending)  # this run is over
             self.runner.unwritable(run, "its start was written before")
+
+
+def start_of(request: StartRequest, on_decided: OnDecided) -> Start:
+    """The start of a workflow in this process, as the journal writes it."""
+    launch = on_decided.launch
+    return Start(
+        launch.workflow_id,
+        launch.definition.name,
+        launch.arguments_text,
+        launch.queue,
+        request.priority,
+        on_decided,
+        inputs=launch.definition.inputs,
+        options=request.options,
+    )
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

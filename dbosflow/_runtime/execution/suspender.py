@@ -32,7 +32,7 @@ from dbosflow._records.pins import claimed_queue, queue_of
 from dbosflow._runtime.execution.idle_runs import Departure, departure_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.wakeups.waker import HEARD_WITHIN
-from dbosflow._store import waiter, worker, workflow
+from dbosflow._store import waiter, waiting, worker
 from dbosflow._store.notify import WAITERS_TOPIC, WORKERS_TOPIC, queue_topic
 from dbosflow._store.waiter import Target, Waiting
 from dbosflow.errors import DbosflowError
@@ -243,7 +243,7 @@ class Suspender(Service):
         names, schema, found = self._names(), self._settings.schema, 0
         for stored in [one for one in self._full if queue_of(one) in queues]:
             async with self._pool.connection() as connection:
-                found += await workflow.work(connection, schema, queue=stored, names=names, most=most)
+                found += await waiting.work(connection, schema, queue=stored, names=names, most=most)
         return found
 
     def _due(self, now: float) -> list[Run]:

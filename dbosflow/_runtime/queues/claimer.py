@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbosflow._records.pins import claimed_queue, partition_of, queue_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.queues.limits import QueueLimits
-from dbosflow._store import workflow
+from dbosflow._store import waiting, workflow
 from dbosflow._store.notify import limits_topic, queue_topic
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Claimer(Service):
         """Logs workflows that wait for a worker that knows them. Runs when all else is claimed, so reads little."""
         async with self._journal.connection() as connection:
             names = [*self._registry.names(), *_missed]
-            found = await workflow.unknown(connection, self._settings.schema, queue=self.queue, names=names)
+            found = await waiting.unknown(connection, self._settings.schema, queue=self.queue, names=names)
         self._missed_at = time.monotonic()
         for name in sorted(set(found) - _missed):
             _missed.add(name)

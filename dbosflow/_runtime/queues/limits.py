@@ -45,9 +45,10 @@ _DOUBLINGS = 10
 _LOOK = 0.01
 _LOOKS = 100
 """Seconds between two looks whether claims are over, and how many there are: a claim takes milliseconds."""
-_UNSETTLED_LOOKS = 2
 _UNSETTLED = 2.0
 """Seconds that whoever gives a queue its first limits has to count what runs of it. Then a claimer does that."""
+_UNSETTLED_LOOKS = 2
+"""Looks in a row that find it not counted, after which a claimer does that."""
 
 
 class QueueLimits:
@@ -149,9 +150,7 @@ class QueueLimits:
             self._timer.expect(random.uniform(*_BUSY))  # noqa: S311 (jitter)
         elif room.waits and room.rate_for is not None and not claimed:
             self._timer.expect(max(room.rate_for, _BUSY[0]))
-        elif (
-            self._missed
-        ):  # another queue of the bucket was faster; or others hold the rows: a cancellation, or the like
+        elif self._missed:  # another queue of the bucket was faster; or others hold the rows, as a cancellation does
             self._timer.expect(_BUSY[0] * 2 ** min(self._missed, _DOUBLINGS))
         elif room.paused_for is not None:
             self._timer.expect(max(room.paused_for, _BUSY[0]))

@@ -77,7 +77,7 @@ class Ring:
             self._place = None
             return any(partition_of(one.queue) is not None for one in claimed)
         is_full = room.room is not None and room.room <= 0
-        if room.may and not is_full and room.is_open:  # another claimer had its turn, or others hold the rows
+        if room.is_ready and not is_full and room.is_open:  # another claimer had its turn, or others hold the rows
             return False
         if is_full or room.is_held or not room.is_open:  # the queue held it up, and no partition
             self._is_due = True
