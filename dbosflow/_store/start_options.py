@@ -85,7 +85,7 @@ def checked_options(
         attributes=None if attributes is None else attributes_text(attributes),
         delay=None if delay is None else check_duration("delay", delay),
         run_at=None if run_at is None else check_moment("run_at", run_at).timestamp(),
-        units=check_whole("units", units, 1, LARGEST_INTEGER) if units != 1 else None,
+        units=units if check_whole("units", units, 1, LARGEST_INTEGER) != 1 else None,
     )
     return None if optional == NO_OPTIONS else optional
 

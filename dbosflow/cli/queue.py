@@ -167,12 +167,12 @@ def _info(args: argparse.Namespace) -> int:
 
 def _set(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
+    if not isinstance(args.rate, Rate) and (args.burst or args.bucket):
+        args.parser.error("--burst and --bucket are of a rate: add --rate")
     if not given:
         args.parser.error(
             "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight or --rate"
         )
-    if not isinstance(args.rate, Rate) and (args.burst or args.bucket):
-        args.parser.error("--burst and --bucket are of a rate: add --rate")
     if "weights" in given:
         given["weights"] = dict(one for one in given["weights"] if one != _NONE) or _NONE
     with client(args, looks=False) as engine:

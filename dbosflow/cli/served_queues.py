@@ -78,7 +78,7 @@ def again(args: argparse.Namespace) -> list[str]:
 
 
 def _weighted(text: str) -> tuple[str, int | None]:
-    found = re.fullmatch(r"(.+):(\d+)", text, re.DOTALL)
+    found = re.fullmatch(r"(.+):([-+.\d]*)", text, re.DOTALL)
     return (found[1], whole_number(1)(found[2])) if found else (text, None)
 
 

@@ -147,3 +147,10 @@ def test_wrong_arguments_are_refused(command: Command, arguments: tuple[str, ...
     with pytest.raises(SystemExit) as refused:
         command(*arguments)
     assert refused.value.code == 2
+
+
+def test_a_burst_without_its_rate_is_told_what_is_missing(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not that there are other limits."""
+    with pytest.raises(SystemExit):
+        command("set", "llm", "--burst", "5")
+    assert "add --rate" in capsys.readouterr().err

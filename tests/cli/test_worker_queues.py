@@ -101,6 +101,8 @@ def test_a_queue_may_have_fewer_slots_than_the_others(shell: Shell) -> None:
         (("--queue", "a:1", "--queue", "a:2"), "two things about 'a'"),
         (("--queue", "a", "--queue-concurrency", "b=1"), "goes with --queue b"),
         (("--queue", "a:0"), "no whole number"),
+        (("--queue", "a:"), "no whole number"),
+        (("--queue", "a:1.5"), "no whole number"),
         (("--queue-concurrency", "5"), "write NAME=N"),
     ],
 )

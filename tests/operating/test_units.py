@@ -123,7 +123,7 @@ def test_a_schedule_without_units_has_the_fingerprint_that_it_had(client: Engine
     assert Schedule("s", job.options(units=2), every=60).definition.fingerprint != "1abcea3048d90de49813895a67006e20"
 
 
-@pytest.mark.parametrize("units", [0, -1, 2**31, 1.5, "1"])
+@pytest.mark.parametrize("units", [0, -1, 2**31, 1.5, 1.0, True, "1"])
 def test_wrong_units_are_refused(units: Any) -> None:
     with pytest.raises(ConfigurationError, match="units"):
         job.options(units=units)

@@ -94,13 +94,13 @@ def test_the_quickstart_goes_on_after_it_was_killed(database_url: str, home: Pat
     for line in first.lines():
         if "sentence 3" in line:
             break
+    said, logged = first.kill(number)
+    if number is signal.SIGINT:  # in words, and not of the library's inside
+        assert said.splitlines()[-1] == "Stopped. Start it again, and it goes on."
+        assert logged == ""
     with Engine(database_url, executes=False) as engine:
         made = {step.key: step.recorded_at for step in engine.list_steps("report-1")}
         assert len(made) >= 3
-        said, logged = first.kill(number)
-        if number is signal.SIGINT:  # in words, and not of the library's inside
-            assert said.splitlines()[-1] == "Stopped. Start it again, and it goes on."
-            assert logged == ""
         assert Script(script, database_url, home).end() == REPORT
         steps = {step.key: step.recorded_at for step in engine.list_steps("report-1")}
     assert len(steps) == 8
