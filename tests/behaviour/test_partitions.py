@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,11 @@ async def start(engine: Engine, key: str | None, *numbers: int) -> None:
     """Workflows of a partition, in this order."""
     for number in numbers:
         await engine.start_async(limited_job.options(queue="q", partition_key=key), number)
+
+
+def begun_besides(number: int) -> bool:
+    """Whether another one runs, and this one does not any more."""
+    return bool(RUNNING) and number not in RUNNING
 
 
 async def test_no_more_of_a_partition_run_than_its_limit(database_url: str) -> None:
@@ -163,3 +169,25 @@ def test_weights_are_set_changed_and_removed(database_url: str) -> None:
         engine.queues.apply(Queue("q"))
         info = engine.queues.info("q")
         assert (info.partition_concurrency, info.weights) == (None, {})
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 1}, {"partition_concurrency": 1}], ids=str)
+async def test_what_is_pinned_has_its_turn_among_what_is_not(database_url: str, limits: dict[str, Any]) -> None:
+    """However much of that waits: whoever got the last slots looks last when some are free."""
+    RUNNING.clear()
+    async with Engine(database_url, version="v1", safety_poll=100.0) as engine:
+        if limits:
+            await engine.queues.apply_async(Queue("q", **limits))
+        key = "a" if "partition_concurrency" in limits else None
+        await start(engine, key, *range(6))
+        await engine.start_async(limited_job.options(queue="q", partition_key=key, pin_version="v1"), 100)
+        serving = asyncio.create_task(engine.run_worker_async("q", concurrency=1))
+        for _ in range(3):
+            (number,) = await running(1)
+            if number == 100:
+                break
+            RUNNING[number].set()
+            await eventually_async(partial(begun_besides, number))
+        assert [*RUNNING] == [100]
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)

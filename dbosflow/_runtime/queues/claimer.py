@@ -150,6 +150,8 @@ class Claimer(Service):
             again = False
             try:
                 claimed, again = await self._claim(limit)
+                if claimed:
+                    self._slots.served(self)
                 await self._launch(claimed)
             finally:
                 if not again:

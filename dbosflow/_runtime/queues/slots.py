@@ -134,6 +134,11 @@ class QueueSlots:
         for one in (self,) if self.pool is None else self.pool.queues:
             one.look_for_more()
 
+    def served(self, claimer: Looking) -> None:
+        """This claimer has got some: the others look before it when a slot is free again."""
+        self.claimers.remove(claimer)
+        self.claimers.append(claimer)
+
     def look_for_more(self) -> None:
         """Has the queue's claimers look, as long as there may be work for them."""
         for claimer in self.claimers:
