@@ -109,11 +109,15 @@ def _close(nodes: Sequence[WorkerNode]) -> None:
 
 
 def _operations(seed: int) -> Iterator[Operation]:
-    """Those that need no other client: a cancellation, a write or a trim would be lost as well."""
+    """Those that need no other client: what that does or writes would be lost as well."""
     return (
         operation
         for operation in operations(seed)
-        if operation.cancel_after is None and operation.input is None and operation.trims is None
+        if operation.cancel_after is None
+        and operation.input is None
+        and operation.topic is None
+        and not operation.answers
+        and operation.trims is None
     )
 
 

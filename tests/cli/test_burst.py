@@ -27,21 +27,21 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 @workflow
-async def job(seconds: float) -> str:
+async def burst_job(seconds: float) -> str:
     await pause(seconds)
     return "done"
 
 @workflow
-async def parent(seconds: float) -> str:
-    child = await job.options(queue="default").start_async(seconds)
+async def burst_parent(seconds: float) -> str:
+    child = await burst_job.options(queue="default").start_async(seconds)
     return await child.result_async()
 
 @workflow
-def listener() -> str:
+def burst_listener() -> str:
     return recv("never", type=str)
 
 @workflow
-def napper() -> str:
+def burst_napper() -> str:
     sleep(600)
     return "awake"
 
@@ -52,7 +52,7 @@ def die_once() -> None:
         os.kill(os.getpid(), 9)
 
 @workflow
-def deadly() -> str:
+def burst_deadly() -> str:
     die_once()
     return "survived"
 """
@@ -80,15 +80,19 @@ def burst(shell: Shell, *options: str) -> str:
 def test_it_runs_what_it_could_run_and_waits_for_nothing_else(shell: Shell, database_url: str) -> None:
     """Children in its queue, and their parents, are run; the rest stays as it is."""
     shell.write("app.py", APP)
-    done = [start(database_url, "job", 0.2), start(database_url, "parent", 0.2), start(database_url, "parent", 1.6)]
-    later = start(database_url, "job", 0.0, delay=600)
-    waiting = [start(database_url, "listener"), start(database_url, "napper")]
+    done = [
+        start(database_url, "burst_job", 0.2),
+        start(database_url, "burst_parent", 0.2),
+        start(database_url, "burst_parent", 1.6),
+    ]
+    later = start(database_url, "burst_job", 0.0, delay=600)
+    waiting = [start(database_url, "burst_listener"), start(database_url, "burst_napper")]
     unknown = start(database_url, "nobody_knows")
-    elsewhere = start(database_url, "job", 0.0, queue="other")
+    elsewhere = start(database_url, "burst_job", 0.0, queue="other")
     with Engine(database_url, executes=False) as engine:
         engine.queues.apply(Queue("held", paused=True), Queue("quota", rate=Rate(10, per=1, bucket="b")))
         engine.queues.pause(bucket="b")
-    held = [start(database_url, "job", 0.0, queue=queue) for queue in ("held", "quota")]
+    held = [start(database_url, "burst_job", 0.0, queue=queue) for queue in ("held", "quota")]
 
     log = burst(shell, "--queue", "default", "--queue", "held", "--queue", "quota")
 
@@ -105,11 +109,11 @@ def test_it_runs_what_it_could_run_and_waits_for_nothing_else(shell: Shell, data
 def test_what_is_due_and_what_a_transaction_has_started_is_run(shell: Shell, database_url: str) -> None:
     """Nothing has queued either of them yet when the worker comes."""
     shell.write("app.py", APP)
-    due = start(database_url, "job", 0.0, delay=0.01)
+    due = start(database_url, "burst_job", 0.0, delay=0.01)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, payload) "
-            "VALUES ('committed', gen_random_uuid(), 'job', 'default', '{\"seconds\": 0}')"
+            "VALUES ('committed', gen_random_uuid(), 'burst_job', 'default', '{\"seconds\": 0}')"
         )
     burst(shell)
     assert statuses(database_url) == {due: "succeeded", "committed": "succeeded"}
@@ -129,8 +133,8 @@ def test_it_does_not_wait_for_what_another_worker_runs(shell: Shell, database_ur
 def test_a_supervisor_ends_when_its_workers_are_done(shell: Shell, database_url: str) -> None:
     """One that dies is started again, and does the rest."""
     shell.write("app.py", APP)
-    deadly = start(database_url, "deadly")
-    jobs = [start(database_url, "job", 0.3) for _ in range(4)]
+    deadly = start(database_url, "burst_deadly")
+    jobs = [start(database_url, "burst_job", 0.3) for _ in range(4)]
     log = burst(shell, "--processes", "2")
     assert statuses(database_url) == dict.fromkeys([deadly, *jobs], "succeeded")
     assert "was killed by signal 9" in log

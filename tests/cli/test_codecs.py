@@ -39,13 +39,13 @@ def note(text: str) -> str:
     return text
 
 @workflow
-def keeping(text: str) -> str:
+def sealed_keeping(text: str) -> str:
     write_stream("s", text)
     set_event("e", text)
     return note(text)
 
 @workflow
-def waiting(text: str) -> str:
+def sealed_waiting(text: str) -> str:
     note(text)
     return recv()
 """
@@ -67,7 +67,7 @@ def test_what_commands_show_is_readable_with_the_codecs_and_says_so_without(
     shell: Shell, database_url: str, program: Any
 ) -> None:
     with Engine(database_url, codecs=import_module("secret_of_app").chosen) as engine:
-        engine.run(program.keeping.options(workflow_id="w"), SECRET)
+        engine.run(program.sealed_keeping.options(workflow_id="w"), SECRET)
     shows = {
         ("workflow", "show", "w", "--json"): 0,
         ("workflow", "events", "w", "e"): 1,
@@ -91,7 +91,7 @@ def test_workers_and_starts_use_the_codecs(shell: Shell, database_url: str, prog
     codecs = ("--codecs", "secret_of_app:chain")
     arguments = ("--queue", "default", "--workflow-id", "w", "--args", json.dumps({"text": SECRET}), *codecs)
     shell.run("migrate")
-    assert shell.run("workflow", "start", "keeping", *arguments).status == 0
+    assert shell.run("workflow", "start", "sealed_keeping", *arguments).status == 0
     worker = shell.start("worker", "sealed_app", "--processes", "1", *codecs)
     with Engine(database_url, codecs=import_module("secret_of_app").chosen, executes=False) as engine:
         assert engine.handle("w").result(timeout=60.0) == SECRET

@@ -14,7 +14,7 @@ from tests.codecs.keys import PAYLOADS
 
 SQL = files("dbosflow._store").joinpath("sql")
 ENTRIES = {
-    "batch": {"of starts, records, blocks, inputs, ends and continuations": 8},
+    "batch": {"of starts, outcomes, records, blocks, inputs, ends and continuations": 10},
     "dedup": {"inputs": 2},
     "fork": {"output of the step": 1},
     "message": {"values": 2, "payload": 1},
@@ -27,7 +27,7 @@ ENTRIES = {
     "workflow": {"inputs, message_values": 2, "error of put_off, which is no payload": 1},
 }
 """How often each file casts what is bound, or read from such a row, to json on its way to the column of a payload."""
-NO_PAYLOADS = {"input_streams", "attributes", "schedules"}
+NO_PAYLOADS = {"input_streams", "attributes", "schedules", "weights"}
 """What is cast to json and is no payload."""
 OTHER_TEXTS = {"request", "producer", "record", "other", *(f"stored_{column}" for column in COLUMNS)}
 """What is read as text from json and decoded by hand, or is no payload: a request to end, a name, a token's record."""
@@ -35,6 +35,7 @@ OTHER_TEXTS = {"request", "producer", "record", "other", *(f"stored_{column}" fo
 NO_PAYLOAD_COLUMNS = {
     *(("workflow", column) for column in ("keys", "attributes")),
     *(("outbox", "attributes"), ("outbox_start", "request"), ("worker", "schedules"), ("schedule", "attributes")),
+    ("queue", "weights"),
 }
 """Names, times and settings; attributes, by which people search."""
 _JSON_COLUMNS = """

@@ -14,6 +14,7 @@ import pytest
 from dbosflow._store import migrate, statements
 from dbosflow._store.batch import batch_statement, lone_statement
 from dbosflow._store.batch_rows import (
+    NO_OUTCOME,
     ROW_TYPES,
     AttributeRow,
     AwaitRow,
@@ -54,7 +55,7 @@ def shapes() -> Iterator[tuple[str, ...]]:
     """Each that a batch can have, behind a pooler and not."""
     for size in range(1, len(ROW_TYPES) + 1):
         for sections in itertools.combinations(ROW_TYPES, size):
-            if "options" in sections and "starts" not in sections:
+            if not {"options", "outcomes"}.isdisjoint(sections) and "starts" not in sections:
                 continue
             if "awaits" in sections and "suspends" not in sections:
                 continue
@@ -62,7 +63,7 @@ def shapes() -> Iterator[tuple[str, ...]]:
                 continue
             if "attributes" in sections and not {"inputs", "suspends", "continues"}.isdisjoint(sections):
                 continue  # they have nothing to do with each other
-            if "runs" in sections or sections in {("starts",), ("starts", "options")}:
+            if "runs" in sections or set(sections) <= {"starts", "options", "outcomes"}:
                 yield from (sections, ("timeline", *sections))
 
 
@@ -145,6 +146,7 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
     rows.inputs = [InputRow("w", "in", "complete", None, 0, 1)]
     rows.options = [StartOptions(timeout=1.0)]
+    rows.outcomes = [NO_OUTCOME]
     rows.suspends = [SuspendRow("y", 1, None)]
     rows.awaits = [AwaitRow("y", "wx", "x", None, 0, committed=False)]
     rows.continues = [ContinueRow("z", 1, 1, "{}")]
