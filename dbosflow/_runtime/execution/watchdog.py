@@ -7,6 +7,7 @@ the while, since a thread of its own renews it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -78,10 +79,25 @@ def _innermost(thread: int) -> list[str]:
     seen to return something else in its place.
     """
     places: list[str] = []
-    frame: Any = sys._current_frames().get(thread)  # noqa: SLF001 (what faulthandler shows, as text)
+    frame = _frame(thread)
     with suppress(AttributeError):
         while frame is not None and len(places) < _FRAMES_SHOWN:
             code = frame.f_code
             places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
             frame = frame.f_back
     return places
+
+
+def _frame(thread: int) -> Any:
+    """The frame that a thread is in.
+
+    No garbage is collected meanwhile: CPython 3.11 holds the lock of all threads here, and if a collection lets another
+    thread go on that begins or ends one, the whole process stops for ever (python/cpython#106883).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread)  # noqa: SLF001 (what faulthandler shows, as text)
+    finally:
+        if collects:
+            gc.enable()
