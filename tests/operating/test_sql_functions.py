@@ -108,7 +108,16 @@ def test_a_start_may_be_of_a_partition(database_url: str, execute: Execute) -> N
         assert engine.handle("w", noting).result(timeout=PATIENCE) == "5: none"
         info = engine.handle("w", noting).info()
         assert (info.queue, info.partition_key) == ("q", "acme")
-    for queue, key in (("q", ""), ("", "k"), ("q", "\x1f"), ("q\x1f", "k"), ("q", "k" * 513)):
+    wrong = (
+        ("q", ""),
+        ("", "k"),
+        ("q", "\x1f"),
+        ("q\x1f", "k"),
+        ("q", "k" * 513),
+        ("dbosflow/pinned/v/q", "k"),
+        ("q", None),
+    )
+    for queue, key in wrong:
         with psycopg.connect(database_url) as user, pytest.raises(errors.InvalidParameterValue, match="1 to 512 bytes"):
             user.execute("SELECT dbosflow.queue_partition(%s, %s)", (queue, key))
 
@@ -118,8 +127,6 @@ def test_a_start_may_be_of_a_partition(database_url: str, execute: Execute) -> N
     [
         ("start_workflow('')", "name_of_1_to_512_bytes"),
         ("start_workflow('f', '[1]')", "arguments_are_an_object"),
-        ("start_workflow('f', queue => repeat('q', 1201))", "queue_of_up_to_1200_bytes"),
-        ("start_workflow('f', queue => concat_ws(chr(31), 'q', 'a', 'b'))", "queue_of_one_partition"),
         ("start_workflow('f', workflow_id => '')", "workflow_id_of_1_to_512_bytes"),
         ("send_message('w', '1', repeat('t', 473))", "topic_of_up_to_472_bytes"),
         ("send_message('w', '1', idempotency_key => '')", "idempotency_key_of_1_to_512_bytes"),
@@ -132,9 +139,38 @@ def test_what_cannot_be_done_is_refused_in_the_users_statement(database_url: str
 
 
 @pytest.mark.parametrize(
+    ("queue", "constraint"),
+    [("q" * 1201, "queue_of_up_to_1200_bytes"), ("q\x1fa\x1fb", "queue_of_one_partition")],
+)
+def test_the_table_refuses_what_no_function_writes(database_url: str, queue: str, constraint: str) -> None:
+    with psycopg.connect(database_url) as user, pytest.raises(errors.CheckViolation) as refused:
+        user.execute(
+            "INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, payload) "
+            "VALUES ('w', dbosflow.outbox_id(), 'f', %s, '{}')",
+            (queue,),
+        )
+    assert refused.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         ("start_workflow(NULL)", "needs the name of a workflow"),
+        ("start_workflow('f', queue => '')", "queue must have 1 to 512 bytes"),
+        ("start_workflow('f', queue => repeat('q', 513))", "queue must have 1 to 512 bytes"),
+        ("start_workflow('f', queue => 'dbosflow/pinned/v/q')", "not begin with dbosflow/"),
+        ("start_workflow('f', queue => chr(31))", "queue must have 1 to 512 bytes"),
+        ("start_workflow('f', queue => 'q' || chr(31))", r"U\+001F"),
+        ("start_workflow('f', queue => chr(31) || 'k')", "queue must have 1 to 512 bytes"),
+        ("start_workflow('f', queue => 'q' || chr(31) || repeat('k', 513))", r"U\+001F"),
+        ("start_workflow('f', queue => 'q' || chr(31) || 'k' || chr(31))", r"U\+001F"),
+        ("start_workflow('f', queue => concat_ws(chr(31), 'q', 'a', 'b'))", r"U\+001F"),
+        ("start_workflow('f', workflow_id => 'dbosflow/stream/1')", "not begin with dbosflow/stream/"),
+        ("start_workflow('f', timeout => '0')", "timeout must be above 0"),
+        ("start_workflow('f', timeout => '-1 second')", "timeout must be above 0"),
+        ("start_workflow('f', timeout => '10000 years')", "up to a hundred years"),
+        ("start_workflow('f', units => 0)", "units must be 1 or more"),
+        ("start_workflow('f', units => -1)", "units must be 1 or more"),
         ("start_workflow('f', inputs => '{in,dbosflow/inbox/t}')", "do not begin with dbosflow/"),
         ("start_workflow('f', inputs => '{in,NULL}')", "keys of 1 to 512 bytes"),
         ("start_workflow('f', inputs => '{\"\"}')", "keys of 1 to 512 bytes"),
@@ -146,6 +182,20 @@ def test_what_the_functions_refuse_they_explain(database_url: str, call: str, me
     with psycopg.connect(database_url) as user, pytest.raises(errors.InvalidParameterValue, match=message) as refused:
         user.execute(f"SELECT dbosflow.{call}".encode())
     assert refused.value.diag.message_hint
+
+
+def test_a_queue_of_the_longest_name_is_served(database_url: str) -> None:
+    """And the longest partition key is the last that is taken, too; they hold what is no separator."""
+    queue, key = "\n" + "é" * 255 + "q", "\t" + "k" * 511
+    with working(database_url, queue) as engine, psycopg.connect(database_url) as user:
+        for args in (queue, None), (queue, key):
+            stored = "\x1f".join(filter(None, args))
+            call = "SELECT dbosflow.start_workflow('noting', '{\"number\": 1}', %s, units => 2, timeout => '100 years')"
+            ((started,),) = user.execute(call, (stored,)).fetchall()
+            user.commit()
+            assert engine.handle(started, noting).result(timeout=PATIENCE) == "1: none"
+            info = engine.handle(started, noting).info()
+            assert (info.queue, info.partition_key) == args
 
 
 def test_what_is_null_was_not_given(database_url: str) -> None:
