@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from dbosflow._records.pins import check_partition_key, check_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
-from dbosflow._store.start_options import checked_dedup, checked_options
+from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, check_name, registry
 from dbosflow.errors import DefinitionError
@@ -130,7 +130,7 @@ class Workflow(Generic[P, R, T]):
             queue: the queue whose workers run the workflow, instead of this process.
             priority: the order within the queue. Lower numbers run first.
             units: how much it takes of the rate of the queue when it begins, such as an estimate of tokens:
-                ``current().use`` corrects it. A queue without a rate does not ask for it.
+                ``current().use`` corrects it. A queue without a rate does not ask for it; more than 1 need a queue.
             timeout: how long the workflow may take from its start, or from its enqueueing, in seconds or as a
                 ``timedelta``, however often it is interrupted. It replaces the ``timeout`` of ``@workflow``. A workflow
                 that has not ended by then is ended like a cancelled one, and fails with ``WorkflowTimeoutError``.
@@ -167,7 +167,9 @@ class Workflow(Generic[P, R, T]):
         if not isinstance(pin_version, bool | None):
             check_version("pin_version", pin_version)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
-        optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at, units=units)
+        optional = checked_options(
+            timeout, deadline, attributes, delay=delay, run_at=run_at, units=checked_units(units, queue)
+        )
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
             optional=optional,

@@ -73,7 +73,7 @@ def checked_options(
     *,
     delay: float | timedelta | None = None,
     run_at: datetime | None = None,
-    units: int = 1,
+    units: int | None = None,
 ) -> StartOptions | None:
     """The optional columns, checked; ``None`` if the start has none. Raises a ``ConfigurationError``."""
     if delay is not None and run_at is not None:
@@ -85,9 +85,20 @@ def checked_options(
         attributes=None if attributes is None else attributes_text(attributes),
         delay=None if delay is None else check_duration("delay", delay),
         run_at=None if run_at is None else check_moment("run_at", run_at).timestamp(),
-        units=units if check_whole("units", units, 1, LARGEST_INTEGER) != 1 else None,
+        units=units,
     )
     return None if optional == NO_OPTIONS else optional
+
+
+def checked_units(units: object, queue: str | None) -> int | None:
+    """The units of a start in ``queue``, checked; ``None`` for one. Raises a ``ConfigurationError``."""
+    found = check_whole("units", units, 1, LARGEST_INTEGER)
+    if found == 1:
+        return None
+    if queue is None:
+        msg = f"units={found} are taken of the rate of a queue: add queue=..."
+        raise ConfigurationError(msg)
+    return found
 
 
 class Dedup(NamedTuple):

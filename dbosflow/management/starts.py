@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from dbosflow._records.ids import new_id
 from dbosflow._records.pins import check_partition_key, check_queue, stored_queue
 from dbosflow._records.spaces import check_workflow_id
-from dbosflow._store.start_options import checked_dedup, checked_options
+from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
 from dbosflow.definitions import check_name, registry
@@ -137,7 +137,9 @@ def _row(
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
-    optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at, units=units)
+    optional = checked_options(
+        timeout, deadline, attributes, delay=delay, run_at=run_at, units=checked_units(units, queue)
+    )
     dedup = checked_dedup(dedup_key, on_duplicate, replace_within, optional)
     text, declared = _arguments(name, args)
     waits_in = stored_queue(queue, pin_version, partition_key)

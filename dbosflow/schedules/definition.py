@@ -69,8 +69,8 @@ class Schedule:
 
     Args:
         name: the schedule's name, of up to 200 bytes. The workflow of a tick has the id ``name@2026-03-29T01:00:00Z``.
-        target: the workflow, or its ``options(...)`` with a priority, units, a timeout or attributes; or its name, if
-            this process has not its code.
+        target: the workflow, or its ``options(...)`` with a queue, a priority, units, a timeout or attributes; or its
+            name, if this process has not its code.
         options: see ``ScheduleOptions``.
 
     Raises:

@@ -120,13 +120,27 @@ def test_a_later_start_with_the_key_brings_its_units(client: Engine, execute: Ex
 def test_a_schedule_without_units_has_the_fingerprint_that_it_had(client: Engine) -> None:
     """Otherwise workers of both versions would each bring in their own."""
     assert Schedule("s", job, every=60).definition.fingerprint == "1abcea3048d90de49813895a67006e20"
-    assert Schedule("s", job.options(units=2), every=60).definition.fingerprint != "1abcea3048d90de49813895a67006e20"
+    assert (
+        Schedule("s", job.options(queue="q", units=2), every=60).definition.fingerprint
+        != "1abcea3048d90de49813895a67006e20"
+    )
 
 
 @pytest.mark.parametrize("units", [0, -1, 2**31, 1.5, 1.0, True, "1"])
 def test_wrong_units_are_refused(units: Any) -> None:
     with pytest.raises(ConfigurationError, match="units"):
         job.options(units=units)
+
+
+def test_units_without_a_queue_are_refused(client: Engine, execute: Execute) -> None:
+    """As there is no rate that they could be of. One is what each start has, and starts by name have a queue."""
+    with pytest.raises(ConfigurationError, match=r"units=2 are taken of the rate of a queue: add queue="):
+        job.options(units=2)
+    client.start(job.options(units=1))
+    client.workflows.start("units.job", {"number": 1}, units=2)
+    execute("SELECT dbosflow.start_workflow('units.job', '{}', NULL, units => 3)")
+    assert execute("SELECT queue, units FROM dbosflow.workflow ORDER BY units") == [("default", 2), ("default", None)]
+    assert execute("SELECT queue, units FROM dbosflow.outbox") == [("default", 3)]
 
 
 def test_what_began_took_its_units(engine: Engine, taken: Callable[[], int]) -> None:
