@@ -49,7 +49,7 @@ def _check_deadline(deadline: float, answer: object, timeout: float) -> None:
 
 def listens(engine: Engine) -> bool:
     """Whether the engine hears of others. When it begins to, all its services look for what they may have missed."""
-    listener: Any = engine._core._wakeups.on_wanted
+    listener: Any = engine._core.services.wakeups.on_wanted
     return bool(listener.__self__.healthy.is_set())
 
 

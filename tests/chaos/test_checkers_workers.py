@@ -214,7 +214,7 @@ async def test_what_work_leaves_behind_in_a_process_is_reported(
             await engine.run_async(workload, 2, 0.0)
         await eventually_async(lambda: not found_in(engine))  # a topic goes a little later
 
-        unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)
+        unsubscribe = engine._core.services.wakeups.subscribe("wsomebody", lambda: None)
         assert sees(engine, "listens for ['wsomebody']")
         unsubscribe()
 

@@ -30,7 +30,7 @@ async def waiting() -> Any:
 async def test_nobody_is_woken_where_nobody_waits(open_engine: OpenEngine, line: Wire) -> None:
     async with open_engine() as engine:
         await eventually_async(lambda: listens(engine))
-        await eventually_async(lambda: not engine._core._waker._somebody_waits)
+        await eventually_async(lambda: not engine._core.services.waker._somebody_waits)
         with line.counted() as counts:
             for _ in range(10):
                 await engine.run_async(writing)

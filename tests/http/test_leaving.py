@@ -23,7 +23,7 @@ def waiting(engine: Engine) -> int:
     """How many readers wait in the hub."""
     core = engine._open_core
     assert core is not None
-    return sum(len(tail.asks) for tail in core._hub._tails.values())
+    return sum(len(tail.asks) for tail in core.services.hub._tails.values())
 
 
 async def test_a_client_that_is_gone_frees_its_reader_at_once(engine: Engine) -> None:
@@ -210,7 +210,7 @@ async def test_a_blocked_workflow_keeps_its_readers(engine: Engine, database_url
     async with Connection(app, stream_of(handle.workflow_id)) as answer:
         while answer.body.count(b":\n\n") < 3:
             await answer.news()
-        queries = engine._open_core._hub.queries if engine._open_core else 0
+        queries = engine._open_core.services.hub.queries if engine._open_core else 0
         await engine.resume_async(handle.workflow_id)
         await handle.cancel_async()
         events = await answer.whole()

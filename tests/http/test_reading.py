@@ -149,7 +149,7 @@ async def test_an_unknown_workflow_is_not_found(client: httpx.AsyncClient) -> No
 
 async def test_a_workflow_that_will_be_started_is_waited_for(engine: Engine, client: httpx.AsyncClient) -> None:
     asked = asyncio.create_task(client.get(stream_of("soon") + "?wait=20"))
-    await eventually_async(lambda: bool(engine._open_core and engine._open_core._hub._tails))
+    await eventually_async(lambda: bool(engine._open_core and engine._open_core.services.hub._tails))
     await engine.start_async(talk.options(workflow_id="soon"), 1)
     answer = await asked
     assert answer.status_code == 200

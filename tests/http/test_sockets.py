@@ -77,8 +77,8 @@ def held(engine: Engine, app: HttpApp) -> dict[str, int]:
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "tasks": len(asyncio.all_tasks()),
         "readers": waiting(engine),
-        "tails": len(core._hub._tails),
-        "subscriptions": sum(map(len, core._wakeups._subscribers.values())),
+        "tails": len(core.services.hub._tails),
+        "subscriptions": sum(map(len, core.services.wakeups._subscribers.values())),
         "answers": app.context.drain.count,
     }
 

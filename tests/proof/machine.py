@@ -86,7 +86,7 @@ async def lose_the_lease(db: Database, engine: Engine) -> None:
     async with asyncio.timeout(PATIENCE):
         while executor.journal._lease_is_over:  # noqa: ASYNC110 (nothing signals it); the new one has its id before its row
             await asyncio.sleep(0.001)
-    core._wakeups.wake([queue_topic(RECOVERY_QUEUE)])  # as the reclaimer's announcement would
+    core.services.wakeups.wake([queue_topic(RECOVERY_QUEUE)])  # as the reclaimer's announcement would
 
 
 def check(

@@ -209,12 +209,12 @@ async def test_who_asks_a_moment_after_the_close_does_not_wait_for_ever(database
     row = Enqueued("w", "flow", "default", 0, "{}")
     asked = [
         core.outcome("w"),
-        core._hub.read("w", "out", 0, None),
-        core._enqueuer.enqueue(row),
+        core.services.hub.read("w", "out", 0, None),
+        core.services.enqueuer.enqueue(row),
         core._starts._deduplicator.start(row),
-        core._units_writer.use(UsedUnits("w", "key", 1, "default", None)),
-        core._input_writer.append("w", "in", "1", None),
-        core._message_writer.send("w", "", "1", None),
+        core.services.units_writer.use(UsedUnits("w", "key", 1, "default", None)),
+        core.services.input_writer.append("w", "in", "1", None),
+        core.services.message_writer.send("w", "", "1", None),
     ]
     answers = await asyncio.gather(*(asyncio.wait_for(one, TIMEOUT) for one in asked), return_exceptions=True)
     assert [type(one) for one in answers] == [EngineClosedError] * len(asked)

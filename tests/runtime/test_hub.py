@@ -276,7 +276,7 @@ async def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: 
             await settle()
             await engine.run_async(writer.options(workflow_id=workflow_id), 500)
             assert await asyncio.gather(*reading) == [500] * readers
-            return engine._core._hub.queries
+            return engine._core.services.hub.queries
 
     few, many = await queries(2), await queries(READERS)
     assert many < 5 * few + 20

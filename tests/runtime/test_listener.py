@@ -168,7 +168,7 @@ async def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
             await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: no hint will come
             assert (await anext(reader)).value == 0
             reading = asyncio.create_task(anext(reader))
-            tails = client._core._hub._tails
+            tails = client._core.services.hub._tails
             await eventually_async(lambda: any(one.asks and one.end == 1 and not one.news for one in tails.values()))
             go_on.set()
             await handle.result_async()
@@ -240,5 +240,5 @@ async def test_a_process_does_not_hear_its_own_notifications(
     go_on.set()
     async with Engine(database_url) as engine:
         await engine.run_async(writes)
-        await eventually_async(lambda: not engine._core._notifier._topics)
+        await eventually_async(lambda: not engine._core.services.notifier._topics)
     assert received == []

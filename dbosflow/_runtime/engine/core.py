@@ -1,7 +1,7 @@
 """The engine's inner half: its services, opened and closed in order, and the coroutines behind its facade.
 
 ```text
-every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
+every engine       pool · services of a client
 an executing one   worker lease ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
                    schedules: declarations · scheduler
 ```
@@ -23,39 +23,26 @@ from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.forks import Forks
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
+from dbosflow._runtime.engine.services import Services
 from dbosflow._runtime.engine.standalone import StandaloneStreams
 from dbosflow._runtime.engine.starts import Starts
-from dbosflow._runtime.engine.user_transactions import UserTransactions
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
-from dbosflow._runtime.process.session import Session
-from dbosflow._runtime.queues.deduplicator import Deduplicator
-from dbosflow._runtime.queues.enqueuer import Enqueuer
-from dbosflow._runtime.queues.units_writer import UnitsWriter
-from dbosflow._runtime.repository import Repository, not_found
+from dbosflow._runtime.repository import not_found
 from dbosflow._runtime.schedules.declarations import Declarations
 from dbosflow._runtime.schedules.requests import ScheduleRequests
 from dbosflow._runtime.schedules.scheduler import Scheduler
 from dbosflow._runtime.streams.cursor import StreamCursor
 from dbosflow._runtime.streams.event_reader import wait_for_event
-from dbosflow._runtime.streams.hub import Hub, Outcomes
-from dbosflow._runtime.streams.inbox_trimmer import InboxTrimmer
-from dbosflow._runtime.streams.input_writer import InputWriter
-from dbosflow._runtime.streams.message_writer import MessageWriter
 from dbosflow._runtime.streams.statistics import StreamStatistics
-from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
-from dbosflow._runtime.wakeups.notifier import Notifier
-from dbosflow._runtime.wakeups.topics import Wakeups
-from dbosflow._runtime.wakeups.waker import Waker
-from dbosflow._sessions import READER
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow.errors import EngineClosedError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, Resumption
 from dbosflow.unreadable import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.queues.slots import Serving
@@ -109,47 +96,20 @@ class EngineCore:
             await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
             self._pool = await open_pool(self._url, self._settings)
             resources.push_async_callback(self._pool.close)
-            self.repository = Repository(self._pool, self._settings)
-            self.patient_repository = Repository(self._pool, self._settings, patient=True)
-            self._wakeups = Wakeups()
-            self._notifier = Notifier(self._url, self._settings)
-            listener = Listener(self._url, self._settings, self._wakeups, self._is_own_hint)
-            read_session = Session(self._url, self._settings, READER)
-            resources.push_async_callback(read_session.close)
-            self._hub = Hub(read_session, schema, self._wakeups, self.statistics)
-            self._outcomes = Outcomes(read_session, schema, self._wakeups)
-            self._enqueuer = Enqueuer(self._pool, schema)
-            deduplicator = Deduplicator(self._pool, self._settings, self.announce)
-            self._input_writer = InputWriter(self._pool, self._settings, self.announce)
-            self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
+            services = self.services = Services(
+                self._url, self._settings, self._pool, self.statistics, self._is_own_hint
+            )
+            self.repository, self.patient_repository = services.repository, services.patient_repository
+            self.announce, self.transactions = services.announce, services.transactions
             self.answers = Answers(self.repository, self._settings, self.read_page, self.announce)
             self.standalone = StandaloneStreams(self.repository, self.announce)
-            self._trimmer = InboxTrimmer(self._pool, schema)
-            self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, deduplicator, self._waker)
-            self._units_writer = UnitsWriter(self._pool, schema, self.announce)
-            writers = (self._input_writer, self._message_writer, self._trimmer, self._units_writer)
-            self.transactions = UserTransactions(
-                *(self._pool, self._settings, self.repository, self._wakeups, self.announce)
-            )
-            for service in (
-                *services,
-                *writers,
-                *self.transactions.services,
-                SafetyPoll(self._settings, self._wakeups, listener),
-            ):
-                service.open()
-                resources.push_async_callback(service.close)
+            services.open(resources)
             self.forks = Forks(self.repository, self.announce)
             executor = self._executor = self._new_executor() if self._settings.executes else None
             self.acts = Acts(self.repository, self.announce, self.transactions.bring)
             self._starts = Starts(
-                executor,
-                self._enqueuer,
-                self.repository,
-                self.announce,
-                self.outcome,
-                deduplicator=deduplicator,
+                *(executor, services.enqueuer, self.repository, self.announce, self.outcome),
+                deduplicator=services.deduplicator,
                 send=self.send,
                 settings=self._settings,
             )
@@ -162,7 +122,7 @@ class EngineCore:
 
     async def _open_schedules(self, resources: AsyncExitStack) -> None:
         """Brings in the schedules that the code declares, and serves all that there are."""
-        of_engine = (self._pool, self._settings.schema, self._wakeups, self.announce)
+        of_engine = (self._pool, self._settings.schema, self.services.wakeups, self.announce)
         declarations = Declarations(*of_engine, self._declared)
         self.scheduler = Scheduler(*of_engine, partial(self.acts.cancel, children=True))
         resources.push_async_callback(declarations.close)
@@ -178,7 +138,7 @@ class EngineCore:
             self._settings,
             registry=self._registry,
             pool=self._pool,
-            wakeups=self._wakeups,
+            wakeups=self.services.wakeups,
             announce=self.announce,
             engine=self,
             statistics=self.statistics,
@@ -211,20 +171,9 @@ class EngineCore:
         if self._executor is not None:
             self._executor.runner.stop_all("the engine's event loop has ended")
 
-    def announce(self, topics: Iterable[str], *, at_once: bool = True, notified: bool = False) -> None:
-        """Wakes the waiters of these topics: here directly, elsewhere by NOTIFY, unless they are ``notified`` already.
-
-        NOTIFY goes first, unless ``at_once`` is false because there are waiters here.
-        """
-        topics = list(topics)
-        if not notified:
-            self._notifier.send(topics, at_once=at_once)
-        self._wakeups.wake(topics)
-        self._waker.news(topics)
-
     def _is_own_hint(self, backend_pid: int) -> bool:
         executor = None if self._executor is None else self._executor.lease.backend_pid
-        return backend_pid in (self._notifier.backend_pid, executor)
+        return backend_pid in (self.services.notifier.backend_pid, executor)
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
@@ -294,7 +243,7 @@ class EngineCore:
             ending = await self._executor.runner.settled(workflow_id)
             if ending is not None and (ending.status.ended or not ended):
                 return ending
-        while (outcome := await self._outcomes.wait_for(workflow_id, ended=ended)) is None:
+        while (outcome := await self.services.outcomes.wait_for(workflow_id, ended=ended)) is None:
             await self.transactions.wait_for_start(workflow_id)
         readable(outcome.output)
         readable(outcome.error)
@@ -304,7 +253,7 @@ class EngineCore:
 
     def cursor(self, request: ReadRequest) -> StreamCursor:
         """A cursor over one stream. Does no I/O by itself."""
-        return StreamCursor(self._hub, self.patient_repository, request)
+        return StreamCursor(self.services.hub, self.patient_repository, request)
 
     async def next_page(self, cursor: StreamCursor) -> None:
         """The next page of a cursor, for code that is no body: waits until there is one."""
@@ -316,39 +265,39 @@ class EngineCore:
 
     async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
         """Waits for frames of a stream at ``offset``, or for a workflow status other than ``known``."""
-        return await self._hub.read(workflow_id, key, offset, known)
+        return await self.services.hub.read(workflow_id, key, offset, known)
 
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
         try:
-            return await self._message_writer.send(workflow_id, topic, text, producer)
+            return await self.services.message_writer.send(workflow_id, topic, text, producer)
         except WorkflowNotFoundError:
             if not await self.transactions.bring(workflow_id):
                 raise
-        return await self._message_writer.send(workflow_id, topic, text, producer)
+        return await self.services.message_writer.send(workflow_id, topic, text, producer)
 
     async def use(self, used: UsedUnits) -> None:
         """Makes units count that a workflow has really used; returns once that is durable."""
-        await self._units_writer.use(used)
+        await self.services.units_writer.use(used)
 
     async def event(self, workflow_id: str, name: str, *, committed: bool, after: int, once: bool) -> LastValue:
         """Waits for a value of an event behind an offset; with ``once`` it only looks."""
         found = wait_for_event(
-            self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after, once=once
+            self.repository.ask, self.services.wakeups, workflow_id, name, committed=committed, after=after, once=once
         )
         return await lending_place(found)
 
     def remove_received(self, workflow_id: str, key: str, before: int, removed: Callable[[int], None]) -> None:
         """Removes the messages of an inbox before an offset, in the background; then calls ``removed``."""
-        self._trimmer.trim(workflow_id, key, before, removed)
+        self.services.trimmer.trim(workflow_id, key, before, removed)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes a value to an input of a workflow; returns its offset."""
-        return await self._input_writer.append(workflow_id, key, text, idempotency_key)
+        return await self.services.input_writer.append(workflow_id, key, text, idempotency_key)
 
     async def end_input(self, workflow_id: str, key: str) -> None:
         """Ends an input of a workflow."""
-        await self._input_writer.end(workflow_id, key)
+        await self.services.input_writer.end(workflow_id, key)
 
     # -- replays -----------------------------------------------------------------------------------------------------
 
@@ -365,7 +314,7 @@ class EngineCore:
         """Claims the work of these queues until cancelled or closed; in a burst until nothing is left."""
         async with self.executor.claiming(serving) as found:
             if burst:
-                over = found.over(self._waker, self.scheduler, self.transactions.refused)
+                over = found.over(self.services.waker, self.scheduler, self.transactions.refused)
                 await first_of(over, self._closing.wait())
             else:
                 await self._closing.wait()

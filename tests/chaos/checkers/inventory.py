@@ -37,7 +37,7 @@ def inventory(engine: Engine) -> dict[str, Any]:
         "threads": Counter(_NUMBER.sub("", thread.name) for thread in threading.enumerate()),
         "work": [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(_OF_WORK)],
         "pool": {"size": pool["pool_size"], "max": pool["pool_max"], "waiting": pool.get("requests_waiting", 0)},
-        "topics": [topic for topic in _core(engine)._wakeups._subscribers if topic.startswith(_PASSING_TOPICS)],
+        "topics": [topic for topic in _core(engine).services.wakeups._subscribers if topic.startswith(_PASSING_TOPICS)],
     }
 
 
