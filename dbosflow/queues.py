@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 SINCE = "0.1.0"
 """The first version whose workers keep limits."""
 _NUMBERS = ("concurrency", "worker_concurrency", "partition_concurrency")
-_LIMITS = (*_NUMBERS, "weights", "rate")
+_LIMITS = (*_NUMBERS, "weights", "rate", "bucket")
 _MOST_WEIGHT = 1000
 _PAUSE = "paused"
+_JOINS = "joins"
 _RATE = "rate_count"
 """The column by which a change of the rate, or of its bucket, is known."""
 
@@ -66,6 +67,8 @@ class Queue:
     to one of them is that of all."""
     paused: bool | None = None
     """Whether nothing of it begins; ``None``: that stays as it is, as operators have left it."""
+    bucket: str | None = None
+    """In place of a ``rate``: a bucket that other queues have already, with the rate that this has now."""
 
     def __post_init__(self) -> None:
         check_queue(self.name)
@@ -74,6 +77,7 @@ class Queue:
                 check_whole(f"queue {name}", getattr(self, name), 1, LARGEST_INTEGER, or_none=True)
         _check_weights(self.weights)
         _check_rate(self.rate)
+        _check_bucket(self.bucket, self.rate)
         paused: object = self.paused
         if not isinstance(paused, bool | None):
             msg = f"queue paused={self.paused!r} must be True or False, or None to leave it as it is"
@@ -102,7 +106,7 @@ class Queues:
         What runs goes on, also above a lower limit, and counts. Then nothing of the queue begins until there is room.
 
         Raises:
-            ConfigurationError: one of ``queues`` is no ``Queue``.
+            ConfigurationError: one of ``queues`` is no ``Queue``, or is to share a bucket that is not there.
             OutdatedWorkersError: workers of a version that knows no limits are live.
         """
         await self._host.bridge(self._apply(queues))
@@ -162,15 +166,15 @@ class Queues:
         """
         await self._host.bridge(self._set_pause(name, bucket, {_PAUSE: False}))
 
-    def change(self, name: str, **limits: int | Rate | Mapping[str, int] | None) -> None:
+    def change(self, name: str, **limits: int | str | Rate | Mapping[str, int] | None) -> None:
         """Changes some limits of a queue, and leaves the others. See ``change_async``, its awaitable twin."""
         self._host.call("change_async", self._change, name, _checked(name, limits))
 
-    async def change_async(self, name: str, **limits: int | Rate | Mapping[str, int] | None) -> None:
+    async def change_async(self, name: str, **limits: int | str | Rate | Mapping[str, int] | None) -> None:
         """Changes some limits of a queue, and leaves the others: ``change("llm", concurrency=20)``.
 
         Raises:
-            ConfigurationError: there is no such limit, or its value is not valid.
+            ConfigurationError: there is no such limit, or its value is not valid, or no queue has that bucket.
             OutdatedWorkersError: workers of a version that knows no limits are live.
         """
         await self._host.bridge(self._change(name, _checked(name, limits)))
@@ -190,7 +194,7 @@ class Queues:
                 msg = f"{one!r} is no Queue: give Queue(name, concurrency=...)"
                 raise ConfigurationError(msg)
         _check_buckets(queues)
-        for wanted in queues:
+        for wanted in sorted(queues, key=lambda one: one.bucket is not None):  # buckets that come with a rate first
             paused = {} if wanted.paused is None else {_PAUSE: wanted.paused}
             await self._change(wanted.name, {**_columns({name: getattr(wanted, name) for name in _LIMITS}), **paused})
 
@@ -210,8 +214,7 @@ class Queues:
         await self._check_workers(f"bucket {bucket!r}")
         queues = await self._core.repository.ask(queue.pause_bucket, check_identifier("bucket", bucket), pause)
         if queues is None:
-            msg = f"there is no bucket {bucket!r}: it is there while a queue has it, as Rate(1000, per=60, bucket=...)"
-            raise ConfigurationError(msg)
+            raise _no_bucket(bucket)
         self._announce(queues)
 
     async def _check_is_ahead(self, ends_at: float | None) -> None:
@@ -250,7 +253,13 @@ class Queues:
 
 async def _apply(connection: AsyncConnection[Any], schema: str, name: str, values: Mapping[str, Any]) -> set[str]:
     """Sets limits of a queue; returns the queues for which something has changed."""
-    if not await queue.apply(connection, schema, name, values):
+    joined = values.get(_JOINS)
+    if joined is not None:
+        rate = await queue.bucket_rate(connection, schema, joined)
+        if rate is None:
+            raise _no_bucket(joined)
+        values = {**{name: value for name, value in values.items() if name != _JOINS}, **rate}
+    if not await queue.apply(connection, schema, name, values, joins=joined is not None):
         await settle(connection, schema, name)
     if _RATE not in values:
         return {name}
@@ -283,6 +292,9 @@ def _checked(name: str, limits: Mapping[str, Any]) -> dict[str, Any]:
     if unknown or not limits:
         msg = f"queue {name!r} has no limit {', '.join(unknown) or 'to change'}: there are {', '.join(_LIMITS)}"
         raise ConfigurationError(msg)
+    if "bucket" in limits and limits["bucket"] is None:
+        msg = f"queue {name!r} leaves its bucket with a rate of its own: give rate=Rate(...), or rate=None for no limit"
+        raise ConfigurationError(msg)
     one = Queue(name, **limits)
     return _columns({limit: getattr(one, limit) for limit in limits})
 
@@ -291,7 +303,11 @@ def _columns(limits: dict[str, Any]) -> dict[str, Any]:
     """The limits as the table has them."""
     if "weights" in limits:
         limits["weights"] = json.dumps(dict(limits["weights"])) if limits["weights"] else None
-    if "rate" in limits:
+    joined = limits.pop("bucket", None)
+    if joined is not None:
+        limits.pop("rate", None)
+        limits[_JOINS] = joined
+    elif "rate" in limits:
         rate: Rate | None = limits.pop("rate")
         limits[_RATE] = None if rate is None else rate.count
         limits["rate_period"] = None if rate is None else rate.per
@@ -320,6 +336,23 @@ def _check_rate(rate: object) -> None:
             check_whole("queue rate: burst", rate.burst, 1, LARGEST_INTEGER, or_none=True)
         if rate.bucket is not None:
             check_identifier("queue rate: bucket", rate.bucket)
+
+
+def _check_bucket(bucket: object, rate: Rate | None) -> None:
+    if bucket is None:
+        return
+    check_identifier("queue bucket", bucket)
+    if rate is not None:
+        msg = (
+            f"bucket={bucket!r} stands for the rate that the bucket has: leave out rate, or give Rate(..., bucket=...)"
+        )
+        raise ConfigurationError(msg)
+
+
+def _no_bucket(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"there is no bucket {name!r}: it is there while a queue has it, as Rate(1000, per=60, bucket=...)"
+    )
 
 
 def _pause(until: datetime | timedelta | float | None) -> dict[str, Any]:

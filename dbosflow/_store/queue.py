@@ -139,11 +139,22 @@ async def state(connection: AsyncConnection[Any], schema: str, queue: str) -> St
     return State(*row)
 
 
-async def apply(connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any]) -> bool:
-    """Sets those limits of a queue that are ``changed``; returns whether they hold: else it is to be settled."""
-    values = {**dict.fromkeys((*_COLUMNS, *_RATE)), **changed}
+async def apply(
+    connection: AsyncConnection[Any], schema: str, name: str, changed: Mapping[str, Any], *, joins: bool = False
+) -> bool:
+    """Sets those limits of a queue that are ``changed``; returns whether they hold: else it is to be settled.
+
+    If it ``joins``, its bucket keeps the rate that it has.
+    """
+    values = {**dict.fromkeys((*_COLUMNS, *_RATE)), **changed, "joins": joins}
     (row,) = await fetch_all(connection, schema, _LIMITS, "apply", name=name, **values, changed=[*changed])
     return bool(row["settled"])
+
+
+async def bucket_rate(connection: AsyncConnection[Any], schema: str, bucket: str) -> dict[str, Any] | None:
+    """The rate of a bucket, as ``apply`` takes it; ``None``: there is no such bucket."""
+    rows = await fetch_all(connection, schema, _LIMITS, "bucket", bucket=bucket)
+    return rows[0] if rows else None
 
 
 class UnderWay(NamedTuple):

@@ -75,7 +75,8 @@ def add_to(commands: Commands) -> None:
     sets.add_argument(
         "--bucket",
         metavar="BUCKET",
-        help=f"the bucket whose rate it is, for all of its queues (default: as before; {_NONE!r}: the queue's own)",
+        help="with --rate, the bucket whose rate it is, for all of its queues (default: as before; "
+        f"{_NONE!r}: the queue's own); without, a bucket of other queues, whose rate it has from then on",
     )
     pauses = _add(
         queue_commands,
@@ -167,11 +168,15 @@ def _info(args: argparse.Namespace) -> int:
 
 def _set(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in _LIMITS if getattr(args, name) is not None}
-    if not isinstance(args.rate, Rate) and (args.burst or args.bucket):
-        args.parser.error("--burst and --bucket are of a rate: add --rate")
+    joins = args.rate is None and args.bucket not in {None, _NONE}
+    if not isinstance(args.rate, Rate) and (args.burst or (args.bucket and not joins)):
+        args.parser.error(f"--burst and --bucket {args.bucket or _NONE} are of a rate: add --rate N/TIME")
+    if joins:
+        given["bucket"] = args.bucket
     if not given:
         args.parser.error(
-            "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight or --rate"
+            "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight, --rate "
+            "or --bucket"
         )
     if "weights" in given:
         given["weights"] = dict(one for one in given["weights"] if one != _NONE) or _NONE

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, Queue, Rate
+from dbosflow._store import queue
 from dbosflow.errors import ConfigurationError
 from tests.behaviour.test_limits import quick_limited_job, workers
 
@@ -91,11 +92,62 @@ async def test_the_last_rate_of_a_bucket_holds_and_a_contradiction_in_one_call_i
         assert execute("SELECT name FROM dbosflow.bucket") == []
 
 
+async def test_a_queue_joins_a_bucket_with_the_rate_that_it_has(database_url: str, execute: Execute) -> None:
+    """Which stays as it is, with what was taken of it; and the queue leaves its own rate."""
+    async with Engine(database_url, executes=False) as client:
+        queues = client.queues
+        await queues.apply_async(Queue("joining", bucket="api"), Queue("a", rate=ONCE))
+        await queues.change_async("own", rate=Rate(7, per=1))
+        execute("UPDATE dbosflow.bucket SET rate_next_at = '2100-01-01Z', rate_moved_at = '2000-01-01Z'")
+        before = execute("SELECT * FROM dbosflow.bucket")
+        await queues.change_async("own", bucket="api")
+        await queues.apply_async(Queue("new", concurrency=3, bucket="api"))
+        assert execute("SELECT * FROM dbosflow.bucket") == before
+        assert {one.name: one.rate for one in await queues.list_async()} == dict.fromkeys(
+            ["a", "joining", "new", "own"], ONCE
+        )
+        assert (await queues.info_async("new")).concurrency == 3
+        assert execute("SELECT name FROM dbosflow.queue WHERE rate_count IS NOT NULL") == []
+
+
+async def test_a_rate_that_changes_while_a_queue_joins_is_kept(
+    database_url: str, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a bucket that goes meanwhile comes back as it was."""
+    known = queue.bucket_rate
+    between: list[str] = []
+
+    async def interrupted(*args: Any) -> Any:
+        found = await known(*args)
+        execute(between.pop())
+        return found
+
+    monkeypatch.setattr(queue, "bucket_rate", interrupted)
+    async with Engine(database_url, executes=False) as client:
+        await client.queues.apply_async(Queue("a", rate=ONCE))
+        between.append("UPDATE dbosflow.bucket SET rate_count = 5, rate_burst = 5")
+        await client.queues.change_async("b", bucket="api")
+        newest = Rate(5, per=ONCE.per, bucket="api")
+        assert [one.rate for one in await client.queues.list_async()] == [newest, newest]
+        between.append("DELETE FROM dbosflow.queue; DELETE FROM dbosflow.bucket")
+        await client.queues.change_async("c", bucket="api")
+        assert [(one.name, one.rate) for one in await client.queues.list_async()] == [("c", newest)]
+
+
 async def test_wrong_buckets_are_refused(database_url: str) -> None:
     """With what is valid."""
     with pytest.raises(ConfigurationError, match="bucket"):
         Queue("q", rate=Rate(1, per=1, bucket=""))
+    with pytest.raises(ConfigurationError, match="queue bucket"):
+        Queue("q", bucket="")
+    with pytest.raises(ConfigurationError, match="leave out rate"):
+        Queue("q", rate=ONCE, bucket="api")
     async with Engine(database_url, executes=False) as client:
+        with pytest.raises(ConfigurationError, match="there is no bucket 'api': it is there while a queue has it"):
+            await client.queues.apply_async(Queue("a", concurrency=5, bucket="api"))
+        with pytest.raises(ConfigurationError, match="leaves its bucket with a rate of its own"):
+            await client.queues.change_async("a", bucket=None)
+        assert await client.queues.list_async() == ()
         for name, bucket in ((None, None), ("a", "api")):
             with pytest.raises(ConfigurationError, match="give the name of a queue, or bucket="):
                 await client.queues.pause_async(name, bucket=bucket)

@@ -94,6 +94,19 @@ def test_a_rate_is_that_of_a_bucket_until_the_queue_gets_one_of_its_own(command:
     assert in_json(command, "set", "b", "--rate", "5/1m", "--bucket", "none")["rate"]["bucket"] is None
 
 
+def test_a_queue_joins_a_bucket_that_is_there(command: Command) -> None:
+    """With the rate that this has; and a bucket that is not there is told apart from one without a rate."""
+    rate = {"count": 1000, "per": 60.0, "burst": 50, "bucket": "api"}
+    in_json(command, "set", "a", "--rate", "1000/1m", "--burst", "50", "--bucket", "api")
+    in_json(command, "set", "b", "--rate", "5/1m")
+    assert in_json(command, "set", "b", "--bucket", "api", "--concurrency", "5")["rate"] == rate
+    assert in_json(command, "info", "a")["rate"] == rate
+    status, _, err = command("set", "b", "--bucket", "unknown")
+    assert status == 1
+    assert "no bucket 'unknown'" in err
+    assert in_json(command, "info", "b")["rate"] == rate
+
+
 def test_all_queues_of_a_bucket_are_paused(command: Command) -> None:
     """And each says so."""
     for name in ("a", "b"):
@@ -132,7 +145,9 @@ def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
         ("set", "llm", "--weight", "acme"),
         ("set", "llm", "--weight", "acme=0"),
         ("set", "llm", "--rate", "0/1m"),
-        ("set", "llm", "--bucket", "api"),
+        ("set", "llm", "--bucket", "none"),
+        ("set", "llm", "--bucket", "api", "--burst", "5"),
+        ("set", "llm", "--bucket", "api", "--rate", "none"),
         ("set", "llm", "--rate", "none", "--burst", "5"),
         ("pause",),
         ("pause", "llm", "--bucket", "api"),

@@ -183,7 +183,7 @@ def managing(engine: Engine) -> None:
     """``engine.workflows``."""
     engine.queues.apply(
         Queue("q", concurrency=5, paused=False),
-        Queue("r", worker_concurrency=1, partition_concurrency=2, weights={"acme": 2}),
+        Queue("r", worker_concurrency=1, partition_concurrency=2, weights={"acme": 2}, bucket="api"),
     )
     engine.queues.apply("q")  # type: ignore[arg-type]
     engine.queues.pause("q", until=timedelta(minutes=1))

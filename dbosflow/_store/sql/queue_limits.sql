@@ -12,8 +12,8 @@ CASE WHEN (excluded.rate_count, excluded.rate_period, excluded.rate_burst)
 SELECT extract(epoch FROM now())::double precision AS now;
 
 -- name: apply (sets what is among the `changed`; a claim that is under way is waited for)
--- A rate with a `bucket` is that one's, for all of its queues: the last one that is applied holds. Locks: the queue's row, then
--- the bucket's.
+-- A rate with a `bucket` is that one's, for all of its queues: the last one that is applied holds. A queue that `joins` has that
+-- of the bucket, if it is still there. Locks: the queue's row, then the bucket's.
 WITH queued AS (
     INSERT INTO dbosflow.queue AS r
         (name, concurrency, worker_concurrency, partition_concurrency, weights, paused, pause_ends_at, rate_count, rate_period,
@@ -58,8 +58,12 @@ WITH queued AS (
                                   IS DISTINCT FROM (r.rate_count, r.rate_period, r.rate_burst)
                              THEN clock_timestamp() ELSE r.rate_moved_at END,
         updated_at = now()
+    WHERE NOT :joins::boolean
 )
 SELECT settled FROM queued;
+
+-- name: bucket
+SELECT b.rate_count, b.rate_period, b.rate_burst, b.name AS bucket FROM dbosflow.bucket b WHERE b.name = :bucket::text;
 
 -- name: delete (a claim that is under way is waited for)
 DELETE FROM dbosflow.queue WHERE name = :name::text RETURNING name;
