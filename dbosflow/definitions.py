@@ -1,4 +1,4 @@
-"""Definitions of workflows and steps: the function, its name and types. And the registry of workflows.
+"""Definitions of workflows and steps: the function, its name and types.
 
 Nothing here runs anything. Annotations are resolved at their first use, so a function may name types that are defined
 after it.
@@ -20,14 +20,12 @@ from dbosflow.config import check_identifier, check_seconds
 from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
 from dbosflow.functions import (
     Function,
-    Site,
     annotated,
     class_name,
     definer_of,
     descendants,
     is_async,
     owner_of,
-    where,
     wraps_async,
 )
 from dbosflow.retries import ONCE, RetryPolicy
@@ -318,37 +316,6 @@ class WorkflowDef(FunctionDef):
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return tuple[annotation, ...]
         return dict[str, annotation] if parameter.kind is inspect.Parameter.VAR_KEYWORD else annotation
-
-
-class Registry:
-    """The workflows that this process knows, by name. The decorators fill the instance ``registry``."""
-
-    def __init__(self) -> None:
-        self._workflows: dict[str, WorkflowDef] = {}
-        self._sites: dict[str, Site] = {}
-
-    def add(self, definition: WorkflowDef) -> None:
-        """Adds a workflow. A redefinition replaces the old one; another function under the same name is an error."""
-        site, known = Site(definition.function), self._sites.get(definition.name)
-        if known is not None and not known.gives_way_to(site):
-            both = f"{where(self._workflows[definition.name].function)} and {where(definition.function)}"
-            msg = (
-                f"two functions are workflows under the name {definition.name!r}: {both}; "
-                "name one of them with @workflow(name=...)"
-            )
-            raise DefinitionError(msg)
-        self._workflows[definition.name], self._sites[definition.name] = definition, site
-
-    def get(self, name: str) -> WorkflowDef | None:
-        """The workflow of the given name, or ``None`` if this process does not know it."""
-        return self._workflows.get(name)
-
-    def names(self) -> list[str]:
-        """The names of all workflows that this process can run."""
-        return list(self._workflows)
-
-
-registry = Registry()
 
 
 def check_name(kind: str, name: object) -> str:

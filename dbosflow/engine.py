@@ -11,13 +11,13 @@ from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.streams.message_writer import check_size
 from dbosflow._store.listing import NEWEST, info_of
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_seconds, check_whole
-from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, InWorkflowError
 from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.first import Message, take_message
 from dbosflow.queues import Queues
+from dbosflow.registry import registry
 from dbosflow.schedule_definitions import declared_schedules
 from dbosflow.schedules.engine_schedules import Schedules
 from dbosflow.workers import EngineWorkers

@@ -13,9 +13,10 @@ from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
 from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
-from dbosflow.definitions import WorkflowDef, check_name, registry
+from dbosflow.definitions import WorkflowDef, check_name
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import caller_locals, check_decorated, mark_async, qualified_name, reference_to, unbound
+from dbosflow.registry import registry
 from dbosflow.specs import WorkflowSpec as WorkflowSpec  # noqa: PLC0414 (users import it from here)
 from dbosflow.streams.declared import key_of
 

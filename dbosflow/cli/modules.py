@@ -9,8 +9,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError
+from dbosflow.registry import registry
 from dbosflow.workflows import Workflow
 
 if TYPE_CHECKING:

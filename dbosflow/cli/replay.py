@@ -13,9 +13,9 @@ from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.modules import load_workflows
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
-from dbosflow.definitions import registry
 from dbosflow.errors import WorkflowNotFoundError, WorkflowTimeoutError
 from dbosflow.filters import WorkflowFilter
+from dbosflow.registry import registry
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:

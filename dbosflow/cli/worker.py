@@ -21,9 +21,9 @@ from dbosflow.cli.served_queues import add_queues, again, check_queues, served
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
 from dbosflow.cli.worker_status import FIELDS, show_status
 from dbosflow.config import DATABASE_URL_VARIABLE, Retention, Settings
-from dbosflow.definitions import registry
 from dbosflow.engine import Engine
 from dbosflow.errors import ConfigurationError, SchemaError
+from dbosflow.registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
-from dbosflow.definitions import registry
 from dbosflow.http.limits import Limits
 from dbosflow.http.names import WorkflowNames
+from dbosflow.registry import registry
 
 if TYPE_CHECKING:
     from dbosflow.engine import Engine

@@ -11,9 +11,10 @@ from dbosflow._records.spaces import check_workflow_id
 from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
-from dbosflow.definitions import check_name, registry
+from dbosflow.definitions import check_name
 from dbosflow.errors import ConfigurationError, SerializationError
 from dbosflow.handles import WorkflowHandle
+from dbosflow.registry import registry
 from dbosflow.serde import Codec
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union, Unpack, get_ar
 
 from dbosflow._records.pins import check_partition_key, check_queue, stored_queue
 from dbosflow.config import DEFAULT_QUEUE, check_identifier, check_seconds
-from dbosflow.definitions import check_name, registry
+from dbosflow.definitions import check_name
 from dbosflow.errors import ConfigurationError, SerializationError
+from dbosflow.registry import registry
 from dbosflow.schedule_definitions import ScheduleDef, declared_schedules
 from dbosflow.ticks import check_cron, check_every
 from dbosflow.types import Overlap, Tick

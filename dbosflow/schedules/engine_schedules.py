@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.ids import new_id
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_moment, check_whole
-from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError
 from dbosflow.handles import WorkflowHandle
+from dbosflow.registry import registry
 from dbosflow.schedules.definition import Schedule
 
 if TYPE_CHECKING:

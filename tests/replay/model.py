@@ -33,7 +33,8 @@ from dbosflow._store.batch_rows import BatchRows, RecordRow
 from dbosflow._store.carried import Carried
 from dbosflow._store.step import History, Recorded, continued
 from dbosflow.config import Settings
-from dbosflow.definitions import Registry, StepDef, WorkflowDef
+from dbosflow.definitions import StepDef, WorkflowDef
+from dbosflow.registry import Registry
 from dbosflow.retries import RetryPolicy
 from tests.ports import EndlessLease, NoHistories, SoleOwner
 from tests.replay import virtual_time

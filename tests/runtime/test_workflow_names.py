@@ -16,8 +16,8 @@ from uuid import uuid4
 import pytest
 
 from dbosflow import workflow
-from dbosflow.definitions import registry
 from dbosflow.errors import DefinitionError
+from dbosflow.registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Enqueued, Outcome, Started
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry, WorkflowDef
+    from dbosflow.definitions import WorkflowDef
+    from dbosflow.registry import Registry
     from dbosflow.schedule_definitions import DeclaredSchedules
 
 logger = logging.getLogger("dbosflow.engine")

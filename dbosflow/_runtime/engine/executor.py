@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry
+    from dbosflow.registry import Registry
     from dbosflow.schedule_definitions import DeclaredSchedules
 
 

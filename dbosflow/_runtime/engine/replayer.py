@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.writes import RunStreams
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
-    from dbosflow.definitions import FunctionDef, Registry
+    from dbosflow.definitions import FunctionDef
+    from dbosflow.registry import Registry
 
 _QUIET = 0.2
 """Seconds without progress after which a halted replay is over."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.queues.claimer import Claimer
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry
+    from dbosflow.registry import Registry
     from dbosflow.schedule_definitions import DeclaredSchedules
 
 _INTERVAL = 10.0

@@ -123,7 +123,7 @@ class LoopDriver:
             return
         with sequencer.suspended():
             await sequencer.caught_up()
-        sequencer.raise_withheld()
+        sequencer.withheld.raise_kept()
 
     async def await_cancellation(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got at this operation, and then for its turn."""

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dbosflow._store.carried import Carried
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry
+    from dbosflow.registry import Registry
 
 logger = logging.getLogger("dbosflow.runner")
 

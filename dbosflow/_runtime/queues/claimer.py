@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry
+    from dbosflow.registry import Registry
 
 RECOVERY_QUEUE = ""
 _CLAIM_LIMIT = 200

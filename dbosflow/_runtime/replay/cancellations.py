@@ -34,7 +34,7 @@ async def wait_for_turn(run: ReplayingRun, sequencer: Sequencer, key: str) -> No
         except asyncio.CancelledError as cancellation:
             if not turn.cancelled() or not _may_be_withheld(run, sequencer, key):
                 raise
-            sequencer.withhold(cancellation)
+            sequencer.withheld.keep(cancellation)
             if not sequencer.is_to_come(key):
                 return  # the turn came in the same moment
         else:

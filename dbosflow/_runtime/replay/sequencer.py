@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from dbosflow._records.keys import WOKEN, shown
 from dbosflow._records.kinds import RecordKind, is_delivered
 from dbosflow._runtime.replay.stalls import waits_for
+from dbosflow._runtime.replay.withheld import WithheldCancellations
 from dbosflow._runtime.runs.entries import Barrier
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class Sequencer:
         """Whether entries of the run may be held back from the journal, which is notified when the replay is over."""
         self._catching_up: list[asyncio.Future[None]] = []
         """The waiters for the end of all turns."""
-        self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
-        """The withheld cancellations, by task."""
+        self.withheld = WithheldCancellations()
         self._commits: deque[Sequence[Record | Barrier]] = deque()
         """The outcomes of new commits, and those of relaxed steps one by one: delivered after all that is on record."""
         self._yielded: deque[asyncio.Future[bool]] = deque()
@@ -121,22 +121,9 @@ class Sequencer:
         finally:
             self._suspended -= 1
 
-    def withhold(self, cancellation: asyncio.CancelledError) -> None:
-        """Keeps a cancellation of the running task for later: the task goes on with an outcome that is on record."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._withheld[task] = cancellation
-
-    def raise_withheld(self) -> None:
-        """Raises the cancellation that was withheld from the running task, unless it was withdrawn meanwhile."""
-        task = asyncio.current_task()
-        withheld = None if task is None else self._withheld.pop(task, None)
-        if withheld is not None and task is not None and task.cancelling():
-            raise withheld
-
     async def cancellation(self) -> NoReturn:
         """Raises the cancellation that was withheld from the running task, or the next one that it gets."""
-        self.raise_withheld()
+        self.withheld.raise_kept()
         await self._future()
         raise AssertionError
 

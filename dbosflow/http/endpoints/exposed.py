@@ -17,9 +17,9 @@ from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from dbosflow.definitions import registry
 from dbosflow.errors import DefinitionError
 from dbosflow.http.endpoints.guards import guarded
+from dbosflow.registry import registry
 from dbosflow.serde import Codec
 from dbosflow.steps import run_step, run_step_async
 from dbosflow.streams import Stream

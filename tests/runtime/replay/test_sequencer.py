@@ -434,13 +434,13 @@ async def test_a_withheld_cancellation_is_raised_later_and_once() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError as cancellation:
-            run.sequencer.withhold(cancellation)
+            run.sequencer.withheld.keep(cancellation)
         came.append("goes on with what is on record")
         try:
-            run.sequencer.raise_withheld()
+            run.sequencer.withheld.raise_kept()
         except asyncio.CancelledError:
             came.append("cancelled")
-        run.sequencer.raise_withheld()
+        run.sequencer.withheld.raise_kept()
         came.append("once")
 
     task = asyncio.ensure_future(operation())
@@ -459,9 +459,9 @@ async def test_a_withheld_cancellation_that_was_withdrawn_is_not_raised() -> Non
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError as cancellation:
-            run.sequencer.withhold(cancellation)
+            run.sequencer.withheld.keep(cancellation)
         asyncio.current_task().uncancel()  # type: ignore[union-attr]
-        run.sequencer.raise_withheld()
+        run.sequencer.withheld.raise_kept()
         return "goes on"
 
     task = asyncio.ensure_future(operation())
@@ -478,7 +478,7 @@ async def test_whoever_waits_for_its_cancellation_gets_the_withheld_one_or_the_n
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError as cancellation:
-            run.sequencer.withhold(cancellation)
+            run.sequencer.withheld.keep(cancellation)
         await run.sequencer.cancellation()
 
     tasks = [asyncio.ensure_future(withheld()), asyncio.ensure_future(run.sequencer.cancellation())]
