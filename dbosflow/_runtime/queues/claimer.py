@@ -125,6 +125,7 @@ class Claimer(Service):
         self._is_open = False
         self._slots.have_enough(self)
         await super().close()
+        self._slots.turns.leaves(self)
 
     def _hinted(self) -> None:
         self._limits.ring.changed()
@@ -138,6 +139,13 @@ class Claimer(Service):
 
     async def work_once(self) -> bool:
         """Claims up to the free slots, and launches the claimed workflows."""
+        try:
+            return await self._work()
+        except BaseException:
+            self._slots.turns.leaves(self)  # in nobody's way until it comes again
+            raise
+
+    async def _work(self) -> bool:
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         async with self._slots.lock:
@@ -145,13 +153,17 @@ class Claimer(Service):
             limit = self._slots.free(_CLAIM_LIMIT)
             self._slots_taken(self.queue, all_of_them=self._slots.are_taken or self._limits.is_full)
             self._more = True
-            if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
+            if limit <= 0:
+                self._slots.turns.waits(self, is_full=True)
+                return False
+            if not self._lease.in_time or self._quarantine.is_taken:
                 return False
             again = False
             try:
+                if self._slots.turns.gives_way(self):
+                    return False
                 claimed, again = await self._claim(limit)
-                if claimed:
-                    self._slots.served(self)
+                self._looked(claimed)
                 await self._launch(claimed)
             finally:
                 if not again:
@@ -188,6 +200,16 @@ class Claimer(Service):
         except BaseException:
             self._adopted_at = -math.inf  # whether the claim was committed is not known
             raise
+
+    def _looked(self, claimed: list[Claimed]) -> None:
+        turns, limits = self._slots.turns, self._limits
+        if claimed:
+            self._slots.served(self)
+            turns.got_some(self)
+        elif limits.has and limits.waits:
+            turns.waits(self, is_full=not limits.has_room)
+        else:
+            turns.leaves(self)
 
     async def _look_for_unknown(self) -> None:
         """Logs workflows that wait for a worker that knows them. Runs when all else is claimed, so reads little."""

@@ -77,6 +77,8 @@ class QueueLimits:
         """Whether it has, as far as is known."""
         self.is_full = False
         """Whether something waits in it for a slot."""
+        self.has_room = True
+        """Whether the queue as a whole has room."""
         self.is_busy = False
         """Whether another claimer had its turn at the last look."""
         self.waits = False
@@ -142,6 +144,7 @@ class QueueLimits:
             self._wake()
             return None
         self.is_full = room.is_open and room.is_full
+        self.has_room = room.room is None or room.room > 0
         self._unsettled = 0 if room.settled else self._unsettled + 1
         again = self.ring.learn(room, claimed)
         most = max(min(one for one in (limit, room.room, room.tokens) if one is not None), 0)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dbosflow._records.pins import stored_queue
+from dbosflow._runtime.queues.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +87,7 @@ class QueueSlots:
         self.lock = asyncio.Lock() if pool is None else pool.lock
         """Held from a look at the free slots until they are taken."""
         self.claimers: list[Looking] = []
+        self.turns = Turns()
         self.were_freed = 0
         """How many runs are over since the last claim from a queue with limits."""
         self._wanting: set[Looking] = set()
