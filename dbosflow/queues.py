@@ -36,7 +36,7 @@ SINCE = "0.1.0"
 """The first version whose workers keep limits."""
 _NUMBERS = ("concurrency", "worker_concurrency", "partition_concurrency")
 _LIMITS = (*_NUMBERS, "weights", "rate", "bucket")
-_MOST_WEIGHT = 1000
+MOST_WEIGHT = 1000
 _PAUSE = "paused"
 _JOINS = "joins"
 _RATE = "rate_count"
@@ -60,7 +60,8 @@ class Queue:
     """How many of those with one partition key may run at a time, in all workers together. Those without a key are one
     partition, too."""
     weights: Mapping[str, int] | None = None
-    """How many workflows of a partition are taken when it has its turn: ``{"big": 3}``. Of others it is one."""
+    """How many workflows of a partition are taken when it has its turn: ``{"big": 3}``, up to 1000. Of others it is
+    one."""
     rate: Rate | None = None
     """How many of its workflows, or of their units, may begin in a time, in all workers together. What goes on after a
     wait or a crash does not count again. With a ``bucket`` several queues share it; then the last rate that is applied
@@ -322,7 +323,7 @@ def _check_weights(weights: object) -> None:
         raise ConfigurationError(msg)
     for key, weight in (weights or {}).items():
         check_partition_key(key, "")
-        check_whole(f"queue weights: that of {key!r}", weight, 1, _MOST_WEIGHT)
+        check_whole(f"queue weights: that of {key!r}", weight, 1, MOST_WEIGHT)
 
 
 def _check_rate(rate: object) -> None:

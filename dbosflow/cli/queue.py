@@ -11,6 +11,7 @@ from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
+from dbosflow.queues import MOST_WEIGHT
 from dbosflow.types import Rate
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def add_to(commands: Commands) -> None:
         type=_weight,
         action="append",
         metavar="KEY=N",
-        help=f"how many of a partition have their turn at once; repeatable: all weights are set; or {_NONE!r}",
+        help=f"how many of a partition have their turn at once, from 1 to {MOST_WEIGHT}; repeatable: all weights are "
+        f"set; or {_NONE!r}",
     )
     sets.add_argument(
         "--rate", type=_rate, metavar="N/TIME", help=f"how many begin in a time, like 1000/60s or 5/1m; or {_NONE!r}"
@@ -121,7 +123,7 @@ def _weight(text: str) -> tuple[str, int] | str:
     if not equals:
         msg = f"{text!r} is no weight: write a partition key and a number, like acme=3"
         raise argparse.ArgumentTypeError(msg)
-    return key, whole_number(1)(weight)
+    return key, whole_number(1, MOST_WEIGHT)(weight)
 
 
 def _rate(text: str) -> Rate | str:
@@ -237,7 +239,9 @@ def _table(queues: tuple[QueueInfo, ...]) -> str:
         "CONCURRENCY",
         "PER WORKER",
         "PER PARTITION",
+        "WEIGHTS",
         "RATE",
+        "BURST",
         "BUCKET",
         "PAUSED",
     )
@@ -254,7 +258,9 @@ def _row(one: QueueInfo) -> tuple[str, ...]:
         "-" if one.oldest_age is None else console.duration(one.oldest_age),
         str(one.running),
         *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency, one.partition_concurrency)),
+        ",".join(f"{key}={weight}" for key, weight in sorted(one.weights.items())) or "-",
         "-" if one.rate is None else f"{one.rate.count}/{one.rate.per:g}s",
+        "-" if one.rate is None else str(one.rate.burst or one.rate.count),
         (one.rate and one.rate.bucket) or "-",
         paused,
     )

@@ -23,7 +23,8 @@ def add_queues(parser: argparse.ArgumentParser) -> None:
         dest="queues",
         metavar="NAME[:WEIGHT]",
         help=f"a queue to serve; give it again for more of them (default: {DEFAULT_QUEUE}). With a weight the "
-        "queues share the slots by their weights, 1 for those without one",
+        "queues share the slots by their weights, 1 for those without one; a name that ends in a colon and a number "
+        "needs one: a:3:1 is the queue a:3",
     )
     parser.add_argument(
         "--concurrency",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,12 +65,38 @@ def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
         "-",
         "2",
         "3",
+        "-",
         "1000/60s",
+        "1000",
         "-",
         "-",
     ]
     assert in_json(command, "set", "llm", "--rate", "none")["rate"] is None
     assert in_json(command, "delete", "llm")["limited"] is False
+
+
+@pytest.mark.parametrize("shown", [("list",), ("info", "llm")], ids=" ".join)
+def test_each_limit_is_in_the_table(command: Command, shown: tuple[str, ...]) -> None:
+    """Under its heading, with the weights in the order of their partitions."""
+    limits = ("--concurrency", "9", "--worker-concurrency", "4", "--partition-concurrency", "3")
+    weights = ("--weight", "b=1000", "--weight", "a\tb=1")
+    command("set", "llm", *limits, *weights, "--rate", "7/1m", "--burst", "5", "--bucket", "api")
+    command("pause", "llm")
+    headings, row = (re.split(r"  +", line) for line in command(*shown)[1].splitlines())
+    found = dict(zip(headings, row, strict=True))
+    limited = {"CONCURRENCY": "9", "PER WORKER": "4", "PER PARTITION": "3", "WEIGHTS": r"a\tb=1,b=1000"}
+    assert found.items() >= {**limited, "RATE": "7/60s", "BURST": "5", "BUCKET": "api", "PAUSED": "yes"}.items()
+
+
+def test_a_weight_says_its_bounds(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the help, and where it is beyond them."""
+    for weight in ("0", "1001", "9" * 5000):
+        with pytest.raises(SystemExit):
+            command("set", "llm", "--weight", f"acme={weight}")
+        assert "at least 1, and at most 1000" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["queue", "set", "--help"])
+    assert "from 1 to 1000" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_pause_is_set_with_or_without_an_end(command: Command) -> None:
@@ -90,7 +117,7 @@ def test_a_rate_is_that_of_a_bucket_until_the_queue_gets_one_of_its_own(command:
     rate = {"count": 3000, "per": 60.0, "burst": None, "bucket": "api"}
     assert in_json(command, "set", "a", "--rate", "3000/1m")["rate"] == rate
     assert in_json(command, "info", "b")["rate"] == rate
-    assert command("info", "b")[1].splitlines()[1].split()[-3:] == ["3000/60s", "api", "-"]
+    assert command("info", "b")[1].splitlines()[1].split()[-4:] == ["3000/60s", "3000", "api", "-"]
     assert in_json(command, "set", "b", "--rate", "5/1m", "--bucket", "none")["rate"]["bucket"] is None
 
 

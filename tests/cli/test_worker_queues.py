@@ -84,6 +84,14 @@ def test_queues_with_weights_share_the_slots_of_a_worker(shell: Shell) -> None:
     eventually(lambda: running(shell) == {"bulk": 3})
 
 
+def test_a_queue_whose_name_ends_in_a_number_has_its_weight_behind_it(shell: Shell, bare_shell: Shell) -> None:
+    """As the help says, since the name alone is another queue with a weight."""
+    enqueue(shell, 1, "a:3", "a")
+    start_worker(shell, "app", "--queue", "a:3:1", "--processes", "1")
+    eventually(lambda: running(shell) == {"a:3": 1})
+    assert "a:3:1 is the queue a:3" in " ".join(bare_shell.run("worker", "--help").out.split())
+
+
 def test_a_queue_may_have_fewer_slots_than_the_others(shell: Shell) -> None:
     """Also in the processes of a supervisor, which get the options handed on."""
     enqueue(shell, 4, "narrow", "wide")
