@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from tests.store import catalog
 
@@ -39,6 +40,7 @@ def test_the_snapshot_is_what_the_migrations_make(database_url: str, empty_datab
     """A newcomer who reads ``schema.sql`` has read the whole schema."""
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(SQL.joinpath("schema.sql").read_bytes())
+        assert connection.info.transaction_status == TransactionStatus.INTRANS  # a stray END would commit half of it
     migrated = catalog.describe(database_url, leave_out="schema_version")
     assert migrated == catalog.describe(empty_database_url)
     assert migrated["relations"]

@@ -463,7 +463,6 @@ BEGIN ATOMIC
                'a queue and a partition key must have 1 to 512 bytes, without U+001F; and no queue begins with dbosflow/',
                'U+001F stands between the two. A workflow without a partition key is started with the queue alone.') END;
 END;
-END;
 
 -- For SQL, triggers and other languages: sends a message to a workflow once the transaction has committed. What is NULL was
 -- not given; as a value it is JSON's null.
