@@ -130,8 +130,18 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "",
     ),
     "a trigger that does not count": ("schedules", "schedule", "start", "%(counted)s::boolean", "false"),
-    "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
-    "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
+    "the youngest first": (
+        *("queue", "workflow", "claim"),
+        "w.created_at, w.id\n        LIMIT %(limit)s",
+        "w.created_at DESC, w.id\n        LIMIT %(limit)s",
+    ),
+    "the least urgent of several names first": (
+        *("queue", "workflow", "claim"),
+        "array_agg(o.id ORDER BY o.priority, o.created_at, o.id)",
+        "array_agg(o.id ORDER BY o.priority DESC)",
+    ),
+    "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer\n        FOR UPDATE", "FOR UPDATE"),
+    "no limit of several names": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer\n)", ")"),
 }
 
 Example = list[tuple[str, dict[str, Any]]]
@@ -241,7 +251,9 @@ EXAMPLE: dict[str, Example] = {
     ],
     "a trigger that does not count": [("somebody_triggers", {})],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
-    "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
+    "the least urgent of several names first": [("enqueue", {"priorities": [0, 1]}), ("add_worker", {"limit": 1})],
+    "no limit": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
+    "no limit of several names": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
 """The rules that show a fault, in their order: whether random ones hold them is chance."""
 INVARIANTS = {

@@ -645,7 +645,9 @@ class Planned:
         complaints = []
         for number, case in enumerate(self._cases):
             values = [self._value(case.values[name]) for name in self._parameters[number]]
-            complaints.append(case.complaint(await explain(self._connection, str(number), values), more))
+            turn = case.values["name"] if case.statement == "queue.claim" else None
+            plan = await explain(self._connection, str(number), values, claims_of=turn)
+            complaints.append(case.complaint(plan, more))
         return [complaint for complaint in complaints if complaint]
 
     def _value(self, value: Any) -> Any:

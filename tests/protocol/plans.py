@@ -37,6 +37,12 @@ class Plan:
         reads = [node for node in self.nodes if node.get("Relation Name") == table and "Scan" in node["Node Type"]]
         return {index for scan in reads if scan["Actual Loops"] for index in _indexes(scan)}
 
+    def pages_of(self, table: str) -> int:
+        """How often it looked at a page in order to read a table."""
+        return sum(
+            _pages(node) for node in self.nodes if node.get("Relation Name") == table and "Scan" in node["Node Type"]
+        )
+
     @property
     def work(self) -> float:
         """The rows that the busiest node handled."""
@@ -95,13 +101,17 @@ async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -
     return names
 
 
-async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
-    """Runs a prepared statement, and rolls it back."""
+async def explain(
+    connection: AsyncConnection[Any], name: str, values: list[Any], *, claims_of: str | None = None
+) -> Plan:
+    """Runs a prepared statement, and rolls it back; as one that has the turn of a queue with limits, for its claim."""
     given = sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, tuple) else one) for one in values)
     execute = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) EXECUTE {} {}").format(
         sql.Identifier(f"hot_{name}"), sql.SQL("({})").format(given) if values else sql.SQL("")
     )
     await connection.execute("BEGIN")
+    if claims_of is not None:
+        await connection.execute("SELECT set_config('dbosflow.claims_of', %s, true)", (claims_of,))
     cursor = await connection.execute(execute)
     row = await cursor.fetchone()
     await connection.execute("ROLLBACK")

@@ -16,10 +16,20 @@ WHERE k.state = 'live' AND now() - k.renewed_at < k.lease * interval '1 second';
 
 -- name: queue (how many are before a workflow in its queue, and how many run, up to a limit; indexes: workflow_queued,
 -- workflow_owned)
+WITH RECURSIVE waiting AS (
+    (SELECT q.name FROM dbosflow.workflow q WHERE q.status = 'queued' AND q.queue = :queue ORDER BY q.queue, q.name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.name FROM dbosflow.workflow q
+            WHERE q.status = 'queued' AND q.queue = :queue AND q.name > w.name ORDER BY q.queue, q.name LIMIT 1)
+    FROM waiting w WHERE w.name IS NOT NULL
+)
 SELECT (SELECT count(*) FROM (
-           SELECT FROM dbosflow.workflow q
-           WHERE q.status = 'queued' AND q.queue = :queue AND q.recoveries < 3
-             AND (q.priority, q.created_at, q.id) < (:priority, :created_at, :workflow_id)
+           SELECT FROM waiting w
+           CROSS JOIN LATERAL (
+               SELECT FROM dbosflow.workflow q
+               WHERE q.status = 'queued' AND q.queue = :queue AND q.name = w.name AND q.recoveries < 3
+                 AND (q.priority, q.created_at, q.id) < (:priority, :created_at, :workflow_id)
+               LIMIT :limit) AS q
            LIMIT :limit) AS before) AS ahead,
        (SELECT count(*) FROM (
            SELECT FROM dbosflow.workflow r WHERE r.worker_id IS NOT NULL AND r.queue = :queue LIMIT :limit) AS slots) AS running;

@@ -39,31 +39,48 @@ least(
 -- name: part_open (whether the queue `q`, with its `rate`, is not paused)
 (q.settled AND NOT (q.paused AND coalesce(q.pause_ends_at > now(), true)) AND NOT rate.is_paused)
 
--- name: part_probe (the partition `k.key` of the queue in `p`: whether something waits in it, the units that the first needs to
+-- name: part_probe (the partition `k.key` of the queue in `p`: which of the names wait in it, the units that the first needs to
 -- begin, and how many more of it may run; null: none, since it has begun before, or there is no rate; and no limit)
--- Indexes: workflow_queued; workflow_suspected; workflow_slot.
+-- By leaps over the names that the worker does not know, as in `claim` of workflow.sql. Suspects that it does not take are
+-- passed over, but none that it does not know. Indexes: workflow_queued; workflow_suspected; workflow_slot.
 (
-    SELECT f.epoch IS NOT NULL AS waits, f.epoch IS NOT NULL AND coalesce(f.room > 0, true) AS may, f.room,
+    SELECT f.names, f.names IS NOT NULL AS waits, f.names IS NOT NULL AND coalesce(f.room > 0, true) AS may, f.room,
            CASE WHEN f.epoch > 0 OR p.tokens IS NULL THEN NULL
                 WHEN f.units > p.tokens AND :suspects::boolean AND (
                     SELECT true FROM dbosflow.workflow w -- these have begun before
-                    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(:names::text[])
+                    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(f.names)
                       AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
                     LIMIT 1)
                 THEN NULL ELSE f.units END AS needs
     FROM (
-        SELECT one.epoch, one.units, CASE WHEN p.partition_concurrency IS NOT NULL THEN p.partition_concurrency - (
+        SELECT first.names, first.epoch, least(coalesce(first.units, 1), p.burst) AS units,
+               CASE WHEN p.partition_concurrency IS NOT NULL THEN p.partition_concurrency - (
                    SELECT count(*) FROM dbosflow.workflow r
                    WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = p.name
                      AND split_part(r.queue, chr(31), 2) = k.key COLLATE "default") END AS room
-        FROM (SELECT) AS always
-        LEFT JOIN LATERAL (
-            SELECT w.epoch, least(coalesce(w.units, 1), p.burst) AS units FROM dbosflow.workflow w
-            WHERE w.status = 'queued' AND w.name = ANY(:names::text[]) AND (w.recoveries < 3 OR :suspects::boolean)
-              AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
-            ORDER BY w.queue, w.priority, w.created_at, w.id
-            LIMIT 1
-        ) AS one ON true
+        FROM (
+            WITH RECURSIVE leap AS (
+                SELECT ARRAY(SELECT n FROM unnest(:names::text[]) AS n ORDER BY n) AS names, '' AS next, NULL::text AS name,
+                       NULL::integer AS priority, NULL::timestamptz AS created_at, NULL::text AS id,
+                       NULL::integer AS epoch, NULL::integer AS units
+                UNION ALL
+                SELECT l.names, l.names[width_bucket(f.name, l.names) + 1], f.*
+                FROM leap l
+                CROSS JOIN LATERAL (
+                    SELECT w.name, w.priority, w.created_at, w.id, w.epoch, w.units
+                    FROM dbosflow.workflow w
+                    WHERE w.status = 'queued' AND w.name >= l.next
+                      AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
+                      AND (w.recoveries < 3 OR :suspects::boolean OR NOT w.name = ANY(:names::text[]))
+                    ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
+                    LIMIT 1
+                ) AS f
+            )
+            SELECT array_agg(l.name) AS names, (array_agg(l.epoch ORDER BY l.priority, l.created_at, l.id))[1] AS epoch,
+                   (array_agg(l.units ORDER BY l.priority, l.created_at, l.id))[1] AS units
+            FROM leap l
+            WHERE l.name = ANY(:names::text[])
+        ) AS first
         OFFSET 0
     ) AS f
 )
@@ -80,11 +97,11 @@ SELECT q.*, CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :
 -- What has no partition key is in the ring, too, under the empty key. `held`: the units that one is short of which is before
 -- others; behind it nothing begins, only what has begun before goes on. Index: workflow_partitioned, a probe for each.
 (
-    SELECT p.lap, p.key, 0 AS number, p.resumes, false AS waits, false AS may, NULL::bigint AS room, NULL::integer AS held,
-           false AS is_ready, 0 AS found
+    SELECT p.lap, p.key, 0 AS number, p.resumes, NULL::text[] AS names, false AS waits, false AS may, NULL::bigint AS room,
+           NULL::integer AS held, false AS is_ready, 0 AS found
     FROM place p
     UNION ALL
-    SELECT k.lap, k.key, r.number + 1, false, one.waits, one.may, one.room, now.held, now.is_ready,
+    SELECT k.lap, k.key, r.number + 1, false, one.names, one.waits, one.may, one.room, now.held, now.is_ready,
            r.found + now.is_ready::integer
     FROM ring r
     CROSS JOIN place p
@@ -190,15 +207,15 @@ WITH RECURSIVE lease AS MATERIALIZED (
 ), place AS MATERIALIZED (
     :part_place FROM room q
 ), ring AS :part_ring, partition AS MATERIALIZED (
-    SELECT s.key, s.number, s.room, s.weight,
+    SELECT s.key, s.number, s.names, s.room, s.weight,
            CASE WHEN s.number = 1 AND p.resumes THEN s.weight - p.turn ELSE s.weight END AS credit,
            (p.goal + sum(s.weight) OVER () - 1) / sum(s.weight) OVER () AS rounds
     FROM place p
     CROSS JOIN LATERAL (
-        SELECT r.key, r.number, r.room, coalesce((p.weights ->> r.key)::integer, 1) AS weight
+        SELECT r.key, r.number, r.names, r.room, coalesce((p.weights ->> r.key)::integer, 1) AS weight
         FROM ring r WHERE r.may
         UNION ALL
-        SELECT k.key, 1000, one.room, 1
+        SELECT k.key, 1000, one.names, one.room, 1
         FROM (SELECT DISTINCT h.key COLLATE "C" AS key FROM unnest(:hinted::text[]) AS h (key)
               WHERE h.key NOT IN (SELECT r.key FROM ring r WHERE r.number > 0)) AS k
         CROSS JOIN LATERAL :part_probe AS one
@@ -209,7 +226,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
     FROM partition p
     CROSS JOIN LATERAL (
         SELECT w.id FROM dbosflow.workflow w
-        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(:names::text[])
+        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(p.names)
           AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
         ORDER BY w.queue, w.recoveries, w.created_at, w.id
         LIMIT CASE WHEN :suspects::boolean THEN 1 ELSE 0 END
@@ -234,12 +251,18 @@ WITH RECURSIVE lease AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT f.id, f.queue, f.epoch, f.units, row_number() OVER (ORDER BY f.priority, f.created_at, f.id) AS k
         FROM (
-            SELECT w.id, w.queue, w.epoch, w.units, w.priority, w.created_at
-            FROM dbosflow.workflow w
-            WHERE w.status = 'queued' AND w.name = ANY(:names::text[])
-              AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
-              AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
-            ORDER BY w.queue, w.priority, w.created_at, w.id
+            SELECT w.*
+            FROM unnest(p.names) AS n (name)
+            CROSS JOIN LATERAL (
+                SELECT w.id, w.queue, w.epoch, w.units, w.priority, w.created_at
+                FROM dbosflow.workflow w
+                WHERE w.status = 'queued' AND w.name = n.name
+                  AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
+                  AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
+                ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
+                LIMIT least(p.room, room.goal, p.weight * p.rounds)
+            ) AS w
+            ORDER BY w.priority, w.created_at, w.id
             LIMIT least(p.room, room.goal, p.weight * p.rounds)
         ) AS f
     ) AS w

@@ -48,10 +48,10 @@ CREATE TABLE dbosflow.workflow (
 -- 18 would look up ids by the index of these times.
 ALTER TABLE dbosflow.workflow ALTER COLUMN created_at SET (n_distinct = -1);
 
--- Scanned by a claim, in its order.
-CREATE INDEX workflow_queued ON dbosflow.workflow (queue, priority, created_at, id) WHERE status = 'queued';
+-- Scanned by a claim, name by name, each in the order of a claim: so none walks over names that its worker does not know.
+CREATE INDEX workflow_queued ON dbosflow.workflow (queue, name, priority, created_at, id) WHERE status = 'queued';
 -- Queued suspects of killing their workers, which are claimed alone. There are few or none.
-CREATE INDEX workflow_suspected ON dbosflow.workflow (queue, recoveries, created_at, id)
+CREATE INDEX workflow_suspected ON dbosflow.workflow (queue, name, recoveries, created_at, id)
     WHERE status = 'queued' AND recoveries >= 3;
 -- Scanned by a reclaim.
 CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS NOT NULL;

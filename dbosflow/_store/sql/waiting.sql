@@ -49,11 +49,17 @@ SELECT EXISTS (
                              WHERE r.queue = o.queue AND r.key = o.key AND r.id::text = ANY(:refused::text[]))) AS is_left;
 
 -- name: unknown (names of waiting workflows in a queue, except the given ones; runs rarely, when little else waits)
+-- Index: workflow_queued, a probe for each name; and workflow_partitioned.
+WITH RECURSIVE name AS (
+    (SELECT w.name FROM dbosflow.workflow w WHERE w.status = 'queued' AND w.queue = :queue ORDER BY w.queue, w.name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT w.name FROM dbosflow.workflow w
+            WHERE w.status = 'queued' AND w.queue = :queue AND w.name > n.name ORDER BY w.queue, w.name LIMIT 1)
+    FROM name n WHERE n.name IS NOT NULL
+)
 SELECT DISTINCT waiting.name
 FROM (
-    (SELECT w.name FROM dbosflow.workflow w
-     WHERE w.status = 'queued' AND w.queue = :queue AND NOT w.name = ANY(:names)
-     LIMIT 1000)
+    (SELECT n.name FROM name n WHERE NOT n.name = ANY(:names) LIMIT 1000)
     UNION ALL
     (SELECT w.name FROM dbosflow.workflow w
      WHERE w.status IS NOT DISTINCT FROM 'queued' AND strpos(w.queue, chr(31)) > 0
