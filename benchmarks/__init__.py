@@ -7,10 +7,12 @@ rounds      every contender in turn, round by round, each measurement in a proce
 report      the tables, JSON and the verdicts                chart    the main one as a picture
 growth      the cost of one operation as tables grow: python -m benchmarks.growth
 measure     the process of one measurement
-ours        dbosflow     peer    DBOS Transact     limit    psycopg alone     tasks    Procrastinate
-absurd      Absurd       ours_uvloop    dbosflow on uvloop, where the event loop matters
+ours        dbosflow     peer    DBOS Transact     limit    psycopg alone     absurd    Absurd
+tasks       Procrastinate     pgqueuer    PgQueuer     oban    Oban
+ours_uvloop    dbosflow on uvloop, where the event loop matters
 server      a Postgres, and a database for each measurement
 meter       seconds, WAL, commits and CPU of a piece of work
 halves      a measurement of two processes
+at_once     how many of a queue run at a moment in two workers
 ```
 """

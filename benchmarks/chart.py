@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"met": "#2a7f4f", "MISSED": "#b5482f"}
 _OTHER = "#7a7a7a"
-_MARKERS = dict(zip(OTHERS, "os", strict=True))
+_MARKERS = dict(zip(OTHERS, "osD^", strict=True))
 
 
 def draw(path: str, titles: Mapping[str, str], found: Sequence[Line], title: str) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from benchmarks.job import Figures, Job, Scenario
+
 T = TypeVar("T")
 
 CHOICE = "DBOSFLOW_BENCHMARKS_LOOP"
@@ -34,3 +36,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """``asyncio.run`` on that loop."""
     with asyncio.Runner(loop_factory=factory()) as runner:
         return runner.run(main)
+
+
+def on_uvloop(scenario: Scenario) -> Scenario:
+    """The scenario, on uvloop in all its processes."""
+
+    def run(job: Job) -> Figures:
+        choose_uvloop()
+        return scenario(job)
+
+    return run

@@ -4,7 +4,9 @@ Not an engine: nothing is fenced, replayed or read back. Tables are as narrow as
 """
 
 from benchmarks.job import Contender
-from benchmarks.limit import streams, transactions, workflows
+from benchmarks.limit import queues, streams, transactions, workflows
 from benchmarks.limit.tables import prepare
 
-CONTENDER = Contender("psycopg", prepare, workflows.SCENARIOS | transactions.SCENARIOS | streams.SCENARIOS)
+CONTENDER = Contender(
+    "psycopg", prepare, workflows.SCENARIOS | transactions.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS
+)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import loop
+from benchmarks.at_once import KEYS, diary, two_workers
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
@@ -15,7 +16,7 @@ from benchmarks.polling import until_done
 from dbosflow import Engine, Queue, workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from multiprocessing.connection import Connection
 
     from dbosflow.workflows import WorkflowSpec
@@ -32,18 +33,37 @@ async def with_arguments(number: int, text: str) -> None:
     """Nobody runs it."""
 
 
+@workflow
+async def busy(key: str) -> None:
+    """Work whose time is written down."""
+    await diary.busy(key)
+
+
 def throughput(job: Job) -> Figures:
     """Enqueues, runs and ends so many workflows; one worker process."""
-    return loop.run(_throughput(job))
+    return loop.run(_throughput(job, _each))
 
 
-async def _throughput(job: Job) -> Figures:
+def many(job: Job) -> Figures:
+    """The same, enqueued in one call."""
+    return loop.run(_throughput(job, _in_one_call))
+
+
+async def _each(engine: Engine, count: int) -> None:
+    await asyncio.gather(*(engine.start_async(nothing) for _ in range(count)))
+
+
+async def _in_one_call(engine: Engine, count: int) -> None:
+    await engine.start_many_async(nothing, [()] * count)
+
+
+async def _throughput(job: Job, enqueue: Callable[[Engine, int], Coroutine[Any, Any, None]]) -> Figures:
     with half(_work, job.url) as worker:
         async with Engine(job.url, executes=False) as engine:
             await asyncio.to_thread(worker.receive)
             await (await engine.start_async(nothing)).result_async()
             with metered(job.url) as meter:
-                await asyncio.gather(*(engine.start_async(nothing) for _ in range(job.size)))
+                await enqueue(engine, job.size)
                 await until_done(job.url, DONE, job.size + 1)
         worker.kill()
     return meter.rate(job.size)
@@ -104,13 +124,32 @@ def start_many(job: Job) -> Figures:
     return meter.rate(job.size)
 
 
+def at_once(job: Job) -> Figures:
+    """The most workflows that ran at a time in two workers: of a queue with a limit, and of a partition of one."""
+    limited = _most(job, Queue(LIMITED, concurrency=LIMIT), lambda _: busy.options(queue=LIMITED))
+    of_one = Queue(LIMITED, partition_concurrency=1)
+    partitioned = _most(job, of_one, lambda key: busy.options(queue=LIMITED, partition_key=key))
+    return {"limited": limited["all"], "partitioned": partitioned["key"]}
+
+
+def _most(job: Job, queue: Queue, target: Callable[[str], WorkflowSpec[[str], None]]) -> Figures:
+    with Engine(job.url, executes=False) as engine:
+        engine.queues.apply(queue)
+        with two_workers(_work_limited, job.url) as most:
+            keys = [str(number % KEYS) for number in range(job.size)]
+            for handle in [engine.start(target(key), key) for key in keys]:
+                handle.result()
+            return most()
+
+
 def _work(pipe: Connection, url: str) -> None:
     with Engine(url, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         engine.run_worker("default", concurrency=200)
 
 
-def _work_limited(pipe: Connection, url: str) -> None:
+def _work_limited(pipe: Connection, url: str, path: str = "") -> None:
+    diary.keep(path)
     with Engine(url, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         engine.run_worker(LIMITED, concurrency=200)
@@ -118,9 +157,11 @@ def _work_limited(pipe: Connection, url: str) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     "queue": throughput,
+    "queue_many": many,
     "queue_limited": limited,
     "queue_limited_tuned": limited,
     "queue_partitions": partitioned,
+    "queue_at_once": at_once,
     "queue_idle": idle,
     "start_many": start_many,
 }

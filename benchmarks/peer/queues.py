@@ -6,8 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbos import DBOSClient, EnqueueOptions
+from dbos import DBOS, DBOSClient, EnqueueOptions
 
+from benchmarks.at_once import KEYS, diary, two_workers
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PARTITIONS = 1000
+
+
+@DBOS.workflow()
+async def busy(key: str) -> None:
+    """Work whose time is written down."""
+    await diary.busy(key)
 
 
 def throughput(job: Job) -> Figures:
@@ -110,7 +117,33 @@ async def _timed(client: DBOSClient, queue: str, times: int, interval: float | N
     return took
 
 
-def _work(pipe: Connection, url: str) -> None:
+def at_once(job: Job) -> Figures:
+    """The most workflows that ran at a time in two workers: of a queue with a limit, and of a partition of one."""
+    found = {}
+    for figure, queue in (("limited", LIMITED_EAGER), ("partitioned", PARTITIONED)):
+        with two_workers(_work, job.url) as most:
+            asyncio.run(_all_busy(job, queue))
+            found[figure] = most()["key" if queue == PARTITIONED else "all"]
+    return found
+
+
+async def _all_busy(job: Job, queue: str) -> None:
+    client = DBOSClient(system_database_url=job.url)
+    handles = []
+    for number in range(job.size):
+        key = str(number % KEYS)
+        options: EnqueueOptions = {"workflow_name": busy.__qualname__, "queue_name": queue}
+        if queue == PARTITIONED:
+            options["queue_partition_key"] = key
+        handles.append(await client.enqueue_async(options, key))
+    for handle in handles:
+        await handle.get_result(polling_interval_sec=0.05)
+    client.destroy()
+
+
+def _work(pipe: Connection, url: str, path: str = "") -> None:
+    diary.keep(path)
+
     async def run() -> None:
         with launched(url):
             pipe.send("ready")
@@ -124,6 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
     "queue_limited": limited,
     "queue_limited_tuned": limited_tuned,
     "queue_partitions": partitioned,
+    "queue_at_once": at_once,
     "queue_idle": idle,
     "start_many": start_many,
 }

@@ -83,6 +83,7 @@ def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> N
         ("stream_steps", 100, "rate"),
         ("latency_50", 2, "p99"),
         ("queue", 5, "rate"),
+        ("queue_many", 5, "rate"),
         ("queue_limited", 5, "rate"),
         ("queue_partitions", 5, "rate"),
         ("queue_idle", 1, "p50"),
@@ -92,6 +93,20 @@ def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> N
 def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
     """With hardly any work."""
     assert json.loads(run("benchmarks.measure", "ours", scenario, database_url, str(size)))[figure] > 0
+
+
+def test_the_limit_of_an_idle_queue_is_measured(empty_database_url: str) -> None:
+    """By psycopg alone, in two processes."""
+    run("benchmarks.measure", "limit", "prepare", empty_database_url, "0")
+    assert json.loads(run("benchmarks.measure", "limit", "queue_idle", empty_database_url, "1"))["p50"] > 0
+
+
+def test_a_workflow_without_steps_is_one_commit_of_the_limit(empty_database_url: str) -> None:
+    """As it is one row: whoever counted its start and its end as two would flatter us."""
+    run("benchmarks.measure", "limit", "prepare", empty_database_url, "0")
+    assert json.loads(run("benchmarks.measure", "limit", "start_to_result", empty_database_url, "20"))["commits"] == 1
+    whole = json.loads(run("benchmarks.measure", "limit", "no_step", empty_database_url, "2000"))
+    assert whole["commits"] == 2 / 2000
 
 
 def test_the_end_of_a_stream_is_measured(database_url: str) -> None:
