@@ -24,7 +24,7 @@ from dbosflow._store.batch_rows import ROW_TYPES, sql_types
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.payloads import codecs_of, sealed_tables
 from dbosflow._store.queries import fetch_all
-from dbosflow._store.wire import Statement, until_sync
+from dbosflow._store.wire import Statement, sync, until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +162,7 @@ def _commit(link: Link, last: Statement, values: list[bytes | None]) -> PQGen[Ca
         sent.append(statement)
     pgconn.send_query_params(_COMMIT, None)
     sent.append(None)
-    pgconn.pipeline_sync()
+    sync(pgconn)
     results = yield from until_sync(pgconn)
     pgconn.exit_pipeline_mode()
     _judge(results, sent, known, last)

@@ -137,12 +137,26 @@ def _pipelined(pgconn: PGconn, transactions: Sequence[Sequence[Sent]], *, prepar
                 pgconn.send_query_prepared(statement.name, values, formats)
             else:
                 pgconn.send_query_params(statement.text, values, statement.types, formats)
-        pgconn.pipeline_sync()
+        sync(pgconn)
     results: list[list[PGresult]] = []
     for _ in transactions:
         results += [(yield from until_sync(pgconn))]
     pgconn.exit_pipeline_mode()
     return results
+
+
+def sync(pgconn: PGconn) -> None:
+    """Ends a transaction of the pipeline.
+
+    It sends, too, so it may find that the connection is lost; psycopg says of any error here that the mode is wrong.
+    """
+    try:
+        pgconn.pipeline_sync()
+    except OperationalError as error:
+        if pgconn.status != ConnStatus.BAD:
+            raise
+        msg = f"the connection was lost: {pgconn.get_error_message()}"
+        raise OperationalError(msg) from error
 
 
 def until_sync(pgconn: PGconn) -> PQGen[list[PGresult]]:

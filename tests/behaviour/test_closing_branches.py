@@ -98,7 +98,7 @@ def test_a_closing_engine_lets_a_step_finish_and_holds_the_next(database_url: st
     runner = engine._core._executor.runner  # type: ignore[union-attr]
     closing = threading.Thread(target=engine.close)
     closing.start()
-    eventually(lambda: runner._closing)
+    eventually(lambda: runner.is_closing)
     course.closing.set()
     closing.join(PATIENCE)
     with Engine(database_url, executes=False) as client:
@@ -135,7 +135,7 @@ def test_what_is_drawn_while_the_engine_closes_holds_it_up_no_longer_than_a_comm
     runner = engine._core._executor.runner  # type: ignore[union-attr]
     closing = threading.Thread(target=engine.close)
     closing.start()
-    eventually(lambda: runner._closing)
+    eventually(lambda: runner.is_closing)
     loops[0].call_soon_threadsafe(end.set)
     closing.join(PATIENCE)
     assert not closing.is_alive()
@@ -178,7 +178,7 @@ def test_an_attempt_that_fails_while_the_engine_closes_counts(database_url: str,
     runner = engine._core._executor.runner  # type: ignore[union-attr]
     closing = threading.Thread(target=engine.close)
     closing.start()
-    eventually(lambda: runner._closing)
+    eventually(lambda: runner.is_closing)
     go_on.set()
     closing.join(PATIENCE)
     with Engine(database_url, executes=False) as client:
@@ -217,7 +217,7 @@ def test_a_child_whose_start_is_committed_while_the_engine_closes_goes_on_elsewh
         go_on.set()
         eventually(lambda: rows(database_url, WAITING_BATCHES))
         closing.start()
-        eventually(lambda: runner._closing and len(runner) == 0)
+        eventually(lambda: runner.is_closing and len(runner) == 0)
     closing.join(PATIENCE)
     assert not closing.is_alive()
     assert begun == []

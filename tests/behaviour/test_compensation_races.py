@@ -253,7 +253,7 @@ async def fails_with_a_task_left() -> None:
             await asyncio.get_running_loop().create_future()
         finally:
             note("ending")
-            await eventually_async(lambda: CLOSED[0]._core.executor.runner._closing)
+            await eventually_async(lambda: CLOSED[0]._core.executor.runner.is_closing)
 
     task = asyncio.create_task(stubborn())
     await do("b")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import socket
 import threading
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings
 from dbosflow.errors import EngineClosedError
 from tests.runtime.sessions import sessions
-from tests.support import TIMEOUT, eventually
+from tests.support import TIMEOUT, eventually, eventually_async
 
 if TYPE_CHECKING:
     from dbosflow._runtime.process.database import Database
@@ -200,6 +202,39 @@ def test_a_lease_is_released_although_its_connection_broke_unnoticed(database_ur
     with psycopg.connect(database_url) as connection:
         found = connection.execute("SELECT state, ended_because FROM dbosflow.worker").fetchall()
     assert found == [("dead", "released")]
+
+
+@pytest.mark.parametrize("when", ["before the close", "while it closes", "afterwards"])
+async def test_what_comes_too_late_to_be_adopted_is_left_to_others(
+    database_url: str, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    """A start whose answer was lost: its workflow goes on elsewhere. Nothing is logged, and no session made."""
+    plant = """INSERT INTO dbosflow.workflow (id, name, status, queue, input, worker_id, epoch)
+                   SELECT 'w', 'flow', 'running', '', '{}', id, 1 FROM dbosflow.worker"""
+    async with Engine(database_url, safety_poll=100.0) as engine:
+        core: Any = engine._core
+        executor = core.executor
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute(plant)
+        found = await core.repository.started("w")
+        adopting, queue = [], deque[asyncio.Future[None]]()
+        async with executor.lease.lock:
+            if when == "before the close":
+                adopting.append(asyncio.create_task(executor.adopt(found)))
+                await eventually_async(lambda: len(executor.lease.lock._waiters or queue) == 1)
+            closing = asyncio.create_task(engine.close_async())
+            await eventually_async(lambda: len(executor.lease.lock._waiters or queue) == 1 + len(adopting))
+            if when == "while it closes":
+                adopting.append(asyncio.create_task(executor.adopt(found)))
+        await closing
+        if when == "afterwards":
+            adopting.append(asyncio.create_task(executor.adopt(found)))
+        await asyncio.gather(*adopting)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    await asyncio.to_thread(eventually, lambda: not sessions(database_url))
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        status = await (await connection.execute("SELECT status FROM dbosflow.workflow")).fetchall()
+    assert status == [("queued",)]
 
 
 async def test_who_asks_a_moment_after_the_close_does_not_wait_for_ever(database_url: str) -> None:

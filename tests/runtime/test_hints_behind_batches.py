@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from dbosflow import Engine
@@ -72,6 +74,22 @@ async def test_hints_that_fail_behind_a_batch_go_as_others_do_and_so_do_the_next
         assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(2,)]
         assert [list(rows.topics) for rows in bench.sent] == [[TOPIC], []]
         assert (bench.topics, bench.notified[-2:]) == ([TOPIC] * 2, [False] * 2)
+
+
+async def test_a_connection_that_is_cut_is_logged_as_lost(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever in the batch and its hints that is noticed; both are sent again."""
+    async with Bench(database_url) as bench:
+        run = await bench.run("w")
+        await bench.forget()
+        write(run, "1")
+        await bench.journal.flush()
+        with socket.socket(fileno=os.dup((await bench.lease.connection()).fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+        write(run, "2")
+        await bench.journal.flush()
+        assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(2,)]
+    assert "the connection was lost" in caplog.text
+    assert "pipeline mode" not in caplog.text
 
 
 async def test_an_engine_knows_the_sessions_that_send_its_own_hints(database_url: str) -> None:

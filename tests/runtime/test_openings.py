@@ -328,7 +328,7 @@ async def test_an_engine_that_closes_leaves_it_to_others(database_url: str, monk
         await asyncio.wait_for(waits.wait(), PATIENCE)
         closing = asyncio.ensure_future(engine.close_async())
         core: Any = engine._core
-        await eventually_async(lambda: core.executor.runner._closing)
+        await eventually_async(lambda: core.executor.runner.is_closing)
         goes_on.set()
         await closing
     assert len(await asyncio.gather(running, return_exceptions=True)) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +96,18 @@ async def test_what_follows_may_fail(database_url: str) -> None:
         result, followed = await execute_and_follow(connection, (INSERT, number(1)), (DIVIDE, number(0)))
         assert (result.command_tuples, followed) == (1, False)
         assert await rows(connection, "SELECT * FROM one") == [(1,)]
+
+
+async def test_a_connection_that_is_lost_while_it_sends_is_said_to_be(database_url: str) -> None:
+    """And not to be in a wrong mode, as psycopg says of whatever happens at the end of the second transaction."""
+    async with connected(database_url) as connection:
+        await connection.execute("CREATE TABLE one (number integer)")
+        await execute_and_follow(connection, (INSERT, number(1)), behind(SCHEMA, [TOPIC]))
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(psycopg.OperationalError, match=r"the connection was lost: ."):
+            await execute_and_follow(connection, (INSERT, number(2)), behind(SCHEMA, [TOPIC]))
+        assert connection.broken
 
 
 async def test_hints_do_not_wait_for_a_session_that_holds_their_lock() -> None:

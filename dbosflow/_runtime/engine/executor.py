@@ -159,7 +159,7 @@ class Executor:
     async def open(self) -> None:
         """Registers as a worker and starts the services; from here on, interrupted workflows are resumed."""
         async with AsyncExitStack() as resources:
-            resources.push_async_callback(self.lease.disconnect)
+            resources.push_async_callback(self.lease.close)
             async with self.lease.lock:
                 await self.lease.open()
             resources.enter_context(branch_tasks(self._loop))
@@ -278,7 +278,7 @@ class Executor:
 
     async def adopt(self, found: Started) -> None:
         """Runs a workflow of this worker whose start was committed, and the answer lost."""
-        if found.worker_id != self.lease.id or found.id in self.runner.known():
+        if not self._is_to_adopt(found):
             return
         # Between two batches, so that a run that is just ending does not look like a workflow without a run.
         try:
@@ -291,10 +291,15 @@ class Executor:
                     workflow_id=found.id,
                 )
         except (psycopg.Error, DbosflowError, OSError) as error:
+            if self.runner.is_closing:
+                return  # whoever takes it next runs it
             logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
         else:
             await self.runner.resume(adopted)
             self._quarantine.enter(adopted, self.runner.run_of)
+
+    def _is_to_adopt(self, found: Started) -> bool:
+        return found.worker_id == self.lease.id and found.id not in self.runner.known() and not self.runner.is_closing
 
     def _lease_is_over(self) -> None:
         self._loop.call_soon_threadsafe(self.journal.lease_is_over)

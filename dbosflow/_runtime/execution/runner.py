@@ -84,7 +84,8 @@ class Runner:
         self._timelines = 0
         """How often the database turned out to be another one than before."""
         self._cancel_at_launch: dict[str, CancelRequest] = {}
-        self._closing = False
+        self.is_closing = False
+        """Whether nothing begins here any more."""
         self._drained: list[Run] = []
         """The runs at the moment when the closing began."""
         self.on_scattered: Callable[[str], None] | None = None
@@ -153,7 +154,7 @@ class Runner:
                 if not running.superseded:
                     self._slots.hold(running, on_slot_freed)
                 continue
-            if definition is None or self._closing:
+            if definition is None or self.is_closing:
                 on_slot_freed(one.id)
                 continue
             self.launch(Launch.of_claim(one, definition, histories.get(one.id), on_slot_freed))
@@ -162,7 +163,7 @@ class Runner:
     def launch(self, launch: Launch) -> Run | None:
         """Begins a run; ``None`` if the engine closes, and the workflow goes on elsewhere."""
         workflow_id, why_not = launch.workflow_id, launch.refusal
-        if self._closing:  # nothing would stop it: it goes on elsewhere, once the lease is released
+        if self.is_closing:  # nothing would stop it: it goes on elsewhere, once the lease is released
             if launch.on_slot_freed is not None:
                 launch.on_slot_freed(workflow_id)
             return None
@@ -302,7 +303,7 @@ class Runner:
             epoch, histories = None, {}
         finally:
             self._coming.discard(workflow_id)
-        if epoch is None or self._closing:
+        if epoch is None or self.is_closing:
             if on_slot_freed is not None:
                 on_slot_freed(workflow_id)
             return
@@ -329,9 +330,9 @@ class Runner:
 
     def drain(self) -> None:
         """Lets nothing begin from here on: no run, and no operation of one."""
-        if self._closing:
+        if self.is_closing:
             return
-        self._closing = True
+        self.is_closing = True
         self._histories.close()
         self._drained = list(self._runs.values())
         for run in self._drained:

@@ -26,7 +26,7 @@ from dbosflow._store import worker
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import VERSION
-from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError
+from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ class WorkerLease:
         self._url = url
         self._settings = settings
         self._connection: AsyncConnection[Any] | None = None
+        self._is_closed = False
         self._timeline: str | None = None
         self._timeline_is_hidden = False
         self._on_new_timeline = on_new_timeline
@@ -98,6 +99,8 @@ class WorkerLease:
 
     async def connection(self) -> AsyncConnection[Any]:
         """The connection, made anew if it is broken. The caller holds ``lock``."""
+        if self._is_closed:
+            raise EngineClosedError("the engine was closed meanwhile")
         connection = self._connection
         if connection is None or connection.closed or connection.broken:
             await self.disconnect()
@@ -109,6 +112,11 @@ class WorkerLease:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def close(self) -> None:
+        """Drops the connection, and makes no other one."""
+        self._is_closed = True
+        await self.disconnect()
 
     async def reopen(self) -> None:
         """Registers anew after the lease was lost. The caller holds ``lock``."""
