@@ -137,8 +137,8 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "the least urgent of several names first": (
         *("queue", "workflow", "claim"),
-        "array_agg(o.id ORDER BY o.priority, o.created_at, o.id)",
-        "array_agg(o.id ORDER BY o.priority DESC)",
+        "f.priority, f.created_at, f.id ROWS",
+        "f.priority DESC, f.created_at, f.id ROWS",
     ),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer\n        FOR UPDATE", "FOR UPDATE"),
     "no limit of several names": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer\n)", ")"),
