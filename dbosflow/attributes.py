@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from dbosflow.config import check_identifier
+from dbosflow.config import check_identifier, shown
 from dbosflow.errors import ConfigurationError
 
 Attribute = str | int | bool
@@ -34,7 +34,7 @@ def checked_attributes(attributes: object) -> dict[str, str]:
         ConfigurationError: a name or a value is not valid.
     """
     if not isinstance(attributes, Mapping):
-        msg = f"attributes={attributes!r} must be a dictionary of names and values"
+        msg = f"attributes={shown(attributes)} must be a dictionary of names and values"
         raise ConfigurationError(msg)
     if len(attributes) > MOST:
         msg = (
@@ -51,7 +51,7 @@ def checked_changes(attributes: object) -> dict[str, str | None]:
         ConfigurationError: a name or a value is not valid, or there are none.
     """
     if not isinstance(attributes, Mapping) or not attributes:
-        msg = f"attributes={attributes!r} must be a dictionary with at least one name; a value of None removes it"
+        msg = f"attributes={shown(attributes)} must be a dictionary with at least one name; a value of None removes it"
         raise ConfigurationError(msg)
     removed = dict.fromkeys(check_identifier("attribute name", name) for name, one in attributes.items() if one is None)
     return {**checked_attributes({name: one for name, one in attributes.items() if one is not None}), **removed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,7 +74,7 @@ class Retention:
             if age != math.inf and (age is not None or name == "finished_after"):
                 check_seconds(f"retention {name}", _seconds(age), above_zero=True, or_else="math.inf for ever")
         if isinstance(self.keep, str) or not isinstance(self.keep, Collection):
-            msg = f"retention keep={_shown(self.keep)} must be a list of workflow names, or a dict of names and numbers"
+            msg = f"retention keep={shown(self.keep)} must be a list of workflow names, or a dict of names and numbers"
             raise ConfigurationError(msg)
         for name, count in self.kept.items():
             check_identifier("retention keep: the workflow name", name)
@@ -219,7 +219,7 @@ class Settings:
             check_version("setting version", self.version)
         retention: object = self.retention
         if not isinstance(retention, Retention | None):
-            msg = f"setting retention={_shown(retention)} must be a Retention(finished_after=...), or None"
+            msg = f"setting retention={shown(retention)} must be a Retention(finished_after=...), or None"
             raise ConfigurationError(msg)
 
 
@@ -242,7 +242,7 @@ _COUNTS = {
 def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER) -> str:
     """``value``, if it is a valid ``what``. Otherwise raises a ``ConfigurationError`` that says what is valid."""
     if not isinstance(value, str) or not value or _size(value) > longest or "\0" in value:
-        msg = f"{what} {_shown(value)} must be a text of 1 to {longest} bytes in UTF-8, without NUL or lone surrogates"
+        msg = f"{what} {shown(value)} must be a text of 1 to {longest} bytes in UTF-8, without NUL or lone surrogates"
         raise ConfigurationError(msg)
     return value
 
@@ -252,7 +252,7 @@ def check_schema(name: object) -> str:
     check_identifier("schema", name, longest=LONGEST_SCHEMA)
     assert isinstance(name, str)
     if not name.isprintable() or name.startswith("pg_"):
-        msg = f"schema {_shown(name)} must hold no control characters, and not begin with pg_, which Postgres reserves"
+        msg = f"schema {shown(name)} must hold no control characters, and not begin with pg_, which Postgres reserves"
         raise ConfigurationError(msg)
     return name
 
@@ -273,7 +273,7 @@ def check_whole(what: str, value: object, least: int, most: int, *, or_none: boo
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         or_else = "None" if or_none else or_else
-        msg = f"{what}={_shown(value)} must be a whole number from {least} to {most}{or_else and f', or {or_else}'}"
+        msg = f"{what}={shown(value)} must be a whole number from {least} to {most}{or_else and f', or {or_else}'}"
         raise ConfigurationError(msg)
     return value
 
@@ -289,7 +289,7 @@ def check_seconds(
     if not number or not 0 <= value <= LONGEST_DURATION or (above_zero and not value):  # type: ignore[operator]  # a number
         bounds = f"{'above 0' if above_zero else 'of 0 or more'}, up to {LONGEST_DURATION:.0f} (a hundred years)"
         or_else = "None" if or_none else or_else
-        msg = f"{what}={_shown(value)} must be a number of seconds {bounds}{or_else and f', or {or_else}'}"
+        msg = f"{what}={shown(value)} must be a number of seconds {bounds}{or_else and f', or {or_else}'}"
         raise ConfigurationError(msg)
     return value  # type: ignore[return-value]  # a number
 
@@ -302,10 +302,13 @@ def check_duration(what: str, value: object) -> float:
 def check_moment(what: str, value: object) -> datetime:
     """``value``, if it is a ``datetime`` with a timezone. Otherwise raises a ``ConfigurationError`` that says so."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        msg = f"{what}={_shown(value)} must be a datetime with a timezone, such as datetime.now(timezone.utc) + ..."
+        msg = f"{what}={shown(value)} must be a datetime with a timezone, such as datetime.now(timezone.utc) + ..."
+        raise ConfigurationError(msg)
+    if value < datetime.min.replace(tzinfo=UTC):
+        msg = f"{what}={shown(value)} must be in the year 1 of UTC or later"
         raise ConfigurationError(msg)
     if value.year > _LAST_YEAR:
-        msg = f"{what}={_shown(value)} must be before the year {_LAST_YEAR + 1}"
+        msg = f"{what}={shown(value)} must be before the year {_LAST_YEAR + 1}"
         raise ConfigurationError(msg)
     return value
 
@@ -334,7 +337,8 @@ def _size(text: str) -> float:
         return float("inf")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """``value`` in a message that says what is wrong with it: as Python shows it, and no longer than a line."""
     try:
         text = repr(value)
     except ValueError:  # an integer with more digits than Python prints

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from dbosflow.attributes import Attribute, checked_attributes
-from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole, shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.types import WorkflowStatus
 
@@ -119,7 +119,7 @@ def _one_or_several(criterion: str, given: object) -> str | tuple[str, ...] | No
         return given
     several = tuple(given) if isinstance(given, Iterable) else ()
     if not several or not all(isinstance(one, str) for one in several):
-        msg = f"{criterion}={given!r} must be a text, or a list of at least one; leave it out for any {criterion}"
+        msg = f"{criterion}={shown(given)} must be a text, or a list of at least one; leave it out for any {criterion}"
         raise ConfigurationError(msg)
     return tuple(dict.fromkeys(several))
 
@@ -132,7 +132,7 @@ def _several(given: object) -> tuple[str, ...] | None:
 
 def _check_moment(criterion: str, moment: object) -> None:
     if moment is not None and not (isinstance(moment, datetime) and moment.tzinfo is not None):
-        msg = f"{criterion}={moment!r} must be a datetime with a time zone, such as datetime.now(UTC)"
+        msg = f"{criterion}={shown(moment)} must be a datetime with a time zone, such as datetime.now(UTC)"
         raise ConfigurationError(msg)
 
 
@@ -143,7 +143,7 @@ def chosen(
     if which is None:
         return WorkflowFilter(status, name, queue, limit)
     if not isinstance(which, WorkflowFilter):
-        msg = f"a listing takes a WorkflowFilter, or status=, name=, queue= and limit=; not {which!r}"
+        msg = f"a listing takes a WorkflowFilter, or status=, name=, queue= and limit=; not {shown(which)}"
         raise ConfigurationError(msg)
     if (status, name, queue, limit) != (None, None, None, None):
         msg = "a listing takes a WorkflowFilter, or status=, name=, queue= and limit=; it was given both"

@@ -19,9 +19,10 @@ from dbosflow.config import (
     check_moment,
     check_seconds,
     check_whole,
+    shown,
 )
 from dbosflow.errors import ConfigurationError, OutdatedWorkersError
-from dbosflow.types import Rate
+from dbosflow.types import LONGEST_DURATION, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,6 +38,7 @@ SINCE = "0.1.0"
 _NUMBERS = ("concurrency", "worker_concurrency", "partition_concurrency")
 _LIMITS = (*_NUMBERS, "weights", "rate", "bucket")
 MOST_WEIGHT = 1000
+_LEAST_PERIOD = 1e-6
 _PAUSE = "paused"
 _JOINS = "joins"
 _RATE = "rate_count"
@@ -81,7 +83,7 @@ class Queue:
         _check_bucket(self.bucket, self.rate)
         paused: object = self.paused
         if not isinstance(paused, bool | None):
-            msg = f"queue paused={self.paused!r} must be True or False, or None to leave it as it is"
+            msg = f"queue paused={shown(self.paused)} must be True or False, or None to leave it as it is"
             raise ConfigurationError(msg)
 
 
@@ -192,7 +194,7 @@ class Queues:
         given: Collection[object] = queues
         for one in given:
             if not isinstance(one, Queue):
-                msg = f"{one!r} is no Queue: give Queue(name, concurrency=...)"
+                msg = f"{shown(one)} is no Queue: give Queue(name, concurrency=...)"
                 raise ConfigurationError(msg)
         _check_buckets(queues)
         for wanted in sorted(queues, key=lambda one: one.bucket is not None):  # buckets that come with a rate first
@@ -210,10 +212,11 @@ class Queues:
             raise ConfigurationError(msg)
         await self._check_is_ahead(pause.get("pause_ends_at"))
         if bucket is None:
-            await self._change(str(name), pause)
+            await self._change(check_queue(name), pause)
             return
+        check_identifier("bucket", bucket)
         await self._check_workers(f"bucket {bucket!r}")
-        queues = await self._core.repository.ask(queue.pause_bucket, check_identifier("bucket", bucket), pause)
+        queues = await self._core.repository.ask(queue.pause_bucket, bucket, pause)
         if queues is None:
             raise _no_bucket(bucket)
         self._announce(queues)
@@ -319,16 +322,16 @@ def _columns(limits: dict[str, Any]) -> dict[str, Any]:
 
 def _check_weights(weights: object) -> None:
     if not isinstance(weights, Mapping | None):
-        msg = f"queue weights={weights!r} must be a dictionary of partition keys and whole numbers, or None"
+        msg = f"queue weights={shown(weights)} must be a dictionary of partition keys and whole numbers, or None"
         raise ConfigurationError(msg)
     for key, weight in (weights or {}).items():
-        check_partition_key(key, "")
-        check_whole(f"queue weights: that of {key!r}", weight, 1, MOST_WEIGHT)
+        check_partition_key(check_identifier("queue weights: the partition key", key), "")
+        check_whole(f"queue weights: that of {shown(key)}", weight, 1, MOST_WEIGHT)
 
 
 def _check_rate(rate: object) -> None:
     if not isinstance(rate, Rate | None):
-        msg = f"queue rate={rate!r} must be a Rate, such as Rate(1000, per=60), or None"
+        msg = f"queue rate={shown(rate)} must be a Rate, such as Rate(1000, per=60), or None"
         raise ConfigurationError(msg)
     if rate is not None:
         check_whole("queue rate: count", rate.count, 1, LARGEST_INTEGER)
@@ -337,6 +340,9 @@ def _check_rate(rate: object) -> None:
             check_whole("queue rate: burst", rate.burst, 1, LARGEST_INTEGER, or_none=True)
         if rate.bucket is not None:
             check_identifier("queue rate: bucket", rate.bucket)
+        if rate.per < _LEAST_PERIOD or (rate.burst or rate.count) * rate.per / rate.count > LONGEST_DURATION:
+            msg = f"queue rate={rate} must have a microsecond or more, and get its burst back within a hundred years"
+            raise ConfigurationError(msg)
 
 
 def _check_bucket(bucket: object, rate: Rate | None) -> None:

@@ -12,6 +12,7 @@ from dbosflow._runtime.execution.scope import refuse_in_body
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic
 from dbosflow._store.outbox import keyed_item, plain_item
+from dbosflow.config import shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.outbox.engine_outbox import EngineOutbox, insert_all, sealed
@@ -288,7 +289,8 @@ def _arguments(item: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(item, Sequence) and not isinstance(item, str | bytes):
         return tuple(item), {}
     msg = (
-        f"{item!r} must be the arguments of a start: a tuple of positional ones, as (x,), or a dictionary of named ones"
+        f"{shown(item)} must be the arguments of a start: a tuple of positional ones, as (x,), or a dictionary of "
+        "named ones"
     )
     raise ConfigurationError(msg)
 

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from dbosflow.config import check_duration
+from dbosflow.config import check_duration, shown
 from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -165,19 +165,19 @@ def check_cron(expression: object, timezone: object) -> None:
     """Raises a ``ConfigurationError`` unless the expression and the time zone are valid, and some tick comes."""
     if not isinstance(timezone, str) or not _is_zone(timezone):
         msg = (
-            f"timezone={timezone!r} must be the name of a time zone, such as 'Europe/Oslo'. They come with the "
+            f"timezone={shown(timezone)} must be the name of a time zone, such as 'Europe/Oslo'. They come with the "
             "system, or with the package tzdata"
         )
         raise ConfigurationError(msg)
     if not isinstance(expression, str):
-        msg = f"cron={expression!r} must be a text, such as '0 3 * * *'"
+        msg = f"cron={shown(expression)} must be a text, such as '0 3 * * *'"
         raise ConfigurationError(msg)
     try:
         CronSim(_NAMED.get(expression.strip().lower(), expression), datetime.now(UTC))
         first = Cron(expression, timezone).after(datetime.now(UTC))
     except CronSimError as error:
         msg = (
-            f"cron={expression!r} is no cron expression: {error}. Write minute, hour, day of the month, month and "
+            f"cron={shown(expression)} is no cron expression: {error}. Write minute, hour, day of the month, month and "
             "day of the week, such as '0 3 * * MON-FRI'; seconds may come first"
         )
         raise ConfigurationError(msg) from error
@@ -189,7 +189,7 @@ def check_every(every: object) -> float:
     """The seconds of an interval. Raises a ``ConfigurationError`` unless it is one of whole seconds."""
     seconds = check_duration("every", every)
     if seconds != int(seconds):
-        raise ConfigurationError(f"every={every!r} must be a whole number of seconds")
+        raise ConfigurationError(f"every={shown(every)} must be a whole number of seconds")
     return int(seconds)
 
 

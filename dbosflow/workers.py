@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dbosflow._records.pins import check_queue
 from dbosflow._runtime.queues.slots import Serving
 from dbosflow._store import worker
-from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_whole
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_whole, shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.starts import EngineStarts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow.types import WorkerInfo
 
@@ -98,7 +97,7 @@ def serving_of(
     """
     check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
     names = [check_queue(queue) for queue in queues or (DEFAULT_QUEUE,)]
-    most = _checked("queue_concurrency", queue_concurrency or {}, names)
+    most = _checked("queue_concurrency", {} if queue_concurrency is None else queue_concurrency, names)
     limits = {name: most.get(name, concurrency) for name in names}
     if weights is None:
         return Serving(limits)
@@ -106,10 +105,13 @@ def serving_of(
     return Serving(limits, {name: given.get(name, 1) for name in names}, concurrency)
 
 
-def _checked(what: str, numbers: Mapping[str, int], names: list[str]) -> dict[str, int]:
+def _checked(what: str, numbers: object, names: list[str]) -> dict[str, int]:
+    if not isinstance(numbers, Mapping):
+        msg = f"{what}={shown(numbers)} must be a dictionary of the worker's queues and whole numbers, or None"
+        raise ConfigurationError(msg)
     for name, number in numbers.items():
         if name not in names:
-            msg = f"{what} has queue {name!r}, which this worker does not serve: it serves {', '.join(names)}"
+            msg = f"{what} has queue {shown(name)}, which this worker does not serve: it serves {', '.join(names)}"
             raise ConfigurationError(msg)
-        check_whole(f"{what} of queue {name!r}", number, 1, LARGEST_INTEGER)
+        check_whole(f"{what} of queue {shown(name)}", number, 1, LARGEST_INTEGER)
     return dict(numbers)

@@ -12,7 +12,7 @@ from dbosflow._records.pins import check_partition_key, check_queue
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
 from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole, shown
 from dbosflow.definitions import WorkflowDef, check_name
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import caller_locals, check_decorated, mark_async, qualified_name, reference_to, unbound
@@ -213,7 +213,7 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
         return target.spec
     if isinstance(target, WorkflowSpec):
         return target
-    msg = f"{target!r} is no workflow; decorate the function with @workflow"
+    msg = f"{shown(target)} is no workflow; decorate the function with @workflow"
     raise DefinitionError(msg)
 
 

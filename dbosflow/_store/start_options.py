@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from dbosflow.attributes import attributes_text
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole, shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.types import OnDuplicate
 
@@ -119,7 +119,7 @@ def checked_dedup(
 ) -> Dedup | None:
     """The key of a start with its policy, checked; ``None`` if it has none. Raises a ``ConfigurationError``."""
     if on_duplicate not in get_args(OnDuplicate):
-        msg = f"on_duplicate={on_duplicate!r} must be one of {', '.join(map(repr, get_args(OnDuplicate)))}"
+        msg = f"on_duplicate={shown(on_duplicate)} must be one of {', '.join(map(repr, get_args(OnDuplicate)))}"
         raise ConfigurationError(msg)
     if key is None:
         if on_duplicate != "existing" or replace_within is not None:

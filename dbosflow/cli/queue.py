@@ -185,7 +185,7 @@ def _set(args: argparse.Namespace) -> int:
     with client(args, looks=False) as engine:
         if isinstance(args.rate, Rate):
             known = engine.queues.info(args.name).rate
-            bucket = args.bucket or (known.bucket if known else None)
+            bucket = args.bucket if args.bucket is not None else known.bucket if known else None
             given["rate"] = replace(args.rate, burst=args.burst, bucket=None if bucket == _NONE else bucket)
         engine.queues.change(args.name, **{name: None if value == _NONE else value for name, value in given.items()})
         return _show(args, engine.queues.info(args.name))

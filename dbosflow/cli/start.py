@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
 def _arguments(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # it is nested too deep
         msg = f"--args is no JSON: {error}"
         raise ConfigurationError(msg) from None
     if not isinstance(found, dict):

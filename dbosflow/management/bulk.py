@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dbosflow._store.listing import NEWEST, position_of
-from dbosflow.config import check_identifier
+from dbosflow.config import check_identifier, shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.filters import WorkflowFilter
 
@@ -77,6 +77,6 @@ def _selected(selection: object, statuses: Iterable[WorkflowStatus]) -> tuple[Wo
         return (replace(selection, status=which), []) if which else (None, [])
     ids = [selection] if isinstance(selection, str) else selection
     if not isinstance(ids, Iterable):
-        msg = f"{selection!r} selects no workflows: give an id, a list of ids, or a WorkflowFilter"
+        msg = f"{shown(selection)} selects no workflows: give an id, a list of ids, or a WorkflowFilter"
         raise ConfigurationError(msg)
     return None, list(dict.fromkeys(check_identifier("workflow id", one) for one in ids))

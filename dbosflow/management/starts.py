@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from dbosflow._records.ids import new_id
@@ -10,7 +10,7 @@ from dbosflow._records.pins import check_partition_key, check_queue, stored_queu
 from dbosflow._records.spaces import check_workflow_id
 from dbosflow._store.start_options import checked_dedup, checked_options, checked_units
 from dbosflow._store.workflow import Enqueued
-from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole, shown
 from dbosflow.definitions import check_name
 from dbosflow.errors import ConfigurationError, SerializationError
 from dbosflow.handles import WorkflowHandle
@@ -134,8 +134,8 @@ def _row(
     check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
     if workflow_id is not None:
         check_workflow_id(workflow_id)
-    if isinstance(inputs, str):
-        msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
+    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        msg = f"inputs={shown(inputs)} must be a list of keys: inputs=['a key']"
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
     optional = checked_options(
@@ -152,7 +152,7 @@ def _arguments(name: str, args: object) -> tuple[str, tuple[str, ...]]:
     if args is None:
         args = {}
     if not isinstance(args, Mapping) or not all(isinstance(one, str) for one in args):
-        msg = f"args={args!r} must be a dictionary of the arguments by the names of the parameters"
+        msg = f"args={shown(args)} must be a dictionary of the arguments by the names of the parameters"
         raise ConfigurationError(msg)
     codec: Codec[dict[str, Any]] = Codec(dict[str, Any], f"the arguments of workflow {name!r}")
     text = codec.dump(dict(args))

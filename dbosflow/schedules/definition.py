@@ -10,7 +10,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Union, Unpack, get_args, get_origin
 
 from dbosflow._records.pins import check_partition_key, check_queue, stored_queue
-from dbosflow.config import DEFAULT_QUEUE, check_identifier, check_seconds
+from dbosflow.config import DEFAULT_QUEUE, check_identifier, check_seconds, shown
 from dbosflow.definitions import check_name
 from dbosflow.errors import ConfigurationError, SerializationError
 from dbosflow.registry import registry
@@ -100,9 +100,10 @@ class Schedule:
         self._policy = _policy(options)
         args: object = options.get("args")
         if not isinstance(args, Mapping | None) or not all(isinstance(one, str) for one in args or ()):
-            msg = f"args={args!r} must be a dictionary of the arguments by the names of the parameters"
+            msg = f"args={shown(args)} must be a dictionary of the arguments by the names of the parameters"
             raise ConfigurationError(msg)
-        queue = options.get("queue") or (None if self._spec is None else self._spec.queue)
+        queue = options.get("queue")
+        queue = self._spec.queue if queue is None and self._spec is not None else queue
         key = options.get("partition_key")
         key = self._spec.partition_key if key is None and self._spec is not None else key
         check_partition_key(key, queue)
@@ -204,7 +205,7 @@ def _times(cron: object, every: object, timezone: object) -> dict[str, Any]:
 def _policy(options: ScheduleOptions) -> dict[str, Any]:
     overlap = options.get("overlap", "allow")
     if overlap not in _OVERLAPS:
-        msg = f"overlap={overlap!r} must be one of {', '.join(map(repr, _OVERLAPS))}"
+        msg = f"overlap={shown(overlap)} must be one of {', '.join(map(repr, _OVERLAPS))}"
         raise ConfigurationError(msg)
     return {
         "overlap": overlap,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.ids import new_id
-from dbosflow.config import LARGEST_INTEGER, check_identifier, check_moment, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_moment, check_whole, shown
 from dbosflow.errors import ConfigurationError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.registry import registry
@@ -159,7 +159,7 @@ class Schedules:
 
 def _definition(schedule: object) -> ScheduleDef:
     if not isinstance(schedule, Schedule):
-        msg = f"{schedule!r} is no schedule: give Schedule(name, workflow, cron=...)"
+        msg = f"{shown(schedule)} is no schedule: give Schedule(name, workflow, cron=...)"
         raise ConfigurationError(msg)
     return schedule.definition
 

@@ -18,9 +18,9 @@ class Rate:
     count: int
     """How many begin in ``per`` seconds, over a longer time."""
     per: float
-    """The time in seconds."""
+    """The time in seconds: a microsecond or more."""
     burst: int | None = None
-    """How many may begin at once; ``None``: ``count``."""
+    """How many may begin at once; ``None``: ``count``. All of them must be able to begin within a hundred years."""
     bucket: str | None = None
     """The name of a bucket, which all queues share whose rate has it; ``None``: the queue has this rate for itself."""
 

@@ -191,6 +191,34 @@ def test_wrong_arguments_are_refused(command: Command, arguments: tuple[str, ...
     assert refused.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pause", "llm", "--until", "0001-01-01T00:00:00+14:00"), "year 1 of UTC or later"),
+        (("pause", "llm", "--until", "9999-12-31T23:59:59Z"), "before the year 9001"),
+        (("pause", "--bucket", ""), "1 to 512 bytes"),
+        (("set", "llm", "--rate", "1/1m", "--bucket", ""), "1 to 512 bytes"),
+        (("set", "llm", "--bucket", "\udcff"), "1 to 512 bytes"),
+        (("set", "llm", "--rate", "1/999999999d"), "a hundred years"),
+        (("set", "llm", "--rate", "1/36525d", "--burst", "2"), "within a hundred years"),
+        (("set", "llm", "--weight", "\x1f=1"), "must not hold the character U+001F"),
+        (("set", "q" * 100_000, "--concurrency", "1"), "1 to 512 bytes"),
+        (("info", ""), "1 to 512 bytes"),
+        (("resume", "dbosflow/pinned/v/q"), "must not begin with"),
+    ],
+    ids=lambda one: repr(one)[:60],
+)
+def test_what_only_the_engine_knows_is_wrong_is_told_in_a_line(
+    command: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    """Not by a traceback, and with nothing changed."""
+    status, out, err = command(*arguments)
+    assert (status, out) == (1, "")
+    assert said in err
+    assert len(err) < 400
+    assert command("list", "--json")[1] == "[]\n"
+
+
 def test_a_burst_without_its_rate_is_told_what_is_missing(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     """And not that there are other limits."""
     with pytest.raises(SystemExit):
