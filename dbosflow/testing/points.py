@@ -72,9 +72,12 @@ def starts(batch: Batch[Run]) -> list[Start]:
 def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
     """The operations that a batch makes durable, in order, without those that the engine adds, such as rollbacks."""
     for start in batch.starts:
-        yield from _of_start(start)
+        yield DurableOperation(start.workflow_id, START)
+        yield from _of_end(start)
     for part in batch.slices:
         yield from _of_slice(part)
+        for start in part.starts:
+            yield from _of_end(start)
 
 
 def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str], str]) -> bool:
@@ -82,7 +85,7 @@ def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str
     if operation.key == START and operation.producer is None:
         return any(name_of(start.workflow_id) == operation.workflow_id for start in starts(batch))
     if operation.key == END and operation.producer is None:
-        ended = (start for start in batch.starts if start.ending is not None)
+        ended = (start for start in starts(batch) if start.outcome is not None)
         if any(name_of(start.workflow_id) == operation.workflow_id for start in ended):
             return True
     return any(
@@ -111,9 +114,9 @@ def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice[Run]
     return found.number <= wanted.number < found.number + sum(counts)
 
 
-def _of_start(start: Start) -> Iterator[DurableOperation]:
-    yield DurableOperation(start.workflow_id, START)
-    if start.ending is not None:
+def _of_end(start: Start) -> Iterator[DurableOperation]:
+    """The end of a workflow that is written with its start."""
+    if start.outcome is not None:
         yield DurableOperation(start.workflow_id, END)
 
 

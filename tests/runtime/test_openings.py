@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,16 +17,14 @@ from dbosflow import Engine, WorkflowStatus, current, durable, step, workflow, w
 from dbosflow._runtime.journal import committer
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import SerializationError
-from dbosflow.testing.points import CrashPoint, DurableOperation
-from dbosflow.testing.rig import Trap, rig_of
+from dbosflow.testing.rig import rig_of
 from tests.behaviour.tables import disorder, records, rows, stored_values
+from tests.runtime.opening_faults import ONE_ROW, OWNED, AtStart, at_starts, standing_in
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.journal.batch import Batch
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow.testing.points import When
 
@@ -35,8 +32,6 @@ PATIENCE = 30.0
 ran: Counter[str] = Counter()
 seen: list[Any] = []
 urls: list[str] = []
-
-STATUS = "SELECT status, epoch, worker_id IS NULL, ended_at IS NULL FROM dbosflow.workflow WHERE id = %s"
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +43,7 @@ def forget(database_url: str) -> None:
 
 def standing(workflow_id: str) -> list[tuple[Any, ...]]:
     """The workflow's row as others see it now."""
-    return rows(urls[-1], STATUS, workflow_id)
+    return standing_in(urls[-1], workflow_id)
 
 
 @step
@@ -119,36 +114,6 @@ async def opened_gives_up() -> str:
     except TimeoutError:
         return str(await opened_looks())
     return "was not given up"
-
-
-ONE_ROW = ("succeeded", 1, True, False)
-OWNED = ("running", 1, False, True)
-
-
-@contextmanager
-def at_starts(
-    monkeypatch: pytest.MonkeyPatch, fault: Callable[[BatchRows, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-) -> Iterator[None]:
-    """What sends statements with starts is ``fault`` during the block."""
-
-    async def write(connection: Any, sent: BatchRows, *rest: Any) -> Any:
-        if not sent.starts:
-            return await write_batch(connection, sent, *rest)
-        return await fault(sent, lambda: write_batch(connection, sent, *rest))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(committer, "write_batch", write)
-        yield
-
-
-class AtStart(Trap):
-    """A crash of the worker at the statement of the next start."""
-
-    def __init__(self, when: When) -> None:
-        super().__init__(CrashPoint(DurableOperation("", ""), when))
-
-    def _is_at(self, batch: Batch[Run]) -> bool:
-        return bool(batch.starts)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -45,7 +46,7 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
@@ -254,27 +255,35 @@ class Executor:
         ``None`` if its row is not new, or if the workflow goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
-        run = self.runner.launch(launch) if self._may_open(request) else None
-        if run is None:
-            self.journal.start(start_of(request, OnRunStarted(self.runner, launch, ending)))
-        else:
-            self._open(run, request, OnOpeningWritten(self.runner, launch, ending, run))
-        return ending
 
-    def _may_open(self, request: StartRequest) -> bool:
-        """Whether the body may begin before its start is durable: see ``opening``."""
-        return request.definition.is_async and request.options is None and self._openings < _MOST_OPENINGS
-
-    def _open(self, run: Run, request: StartRequest, on_written: OnOpeningWritten) -> None:
-        on_written.start = start = start_of(request, on_written)
-        self._openings += 1
-
-        def write(ending: Ending | None) -> None:
-            self._openings -= 1
-            start.ending = ending
+        def write(end: Ending | None) -> None:
+            start.ending = end
             self.journal.start(start)
 
-        run.opening = Opening(write)
+        run = self.open_run(launch, request, write)
+        if run is None:
+            start = start_of(request, OnRunStarted(self.runner, launch, ending))
+            self.journal.start(start)
+        else:
+            start = start_of(request, OnOpeningWritten(self.runner, launch, ending, run))
+        return ending
+
+    def open_run(self, launch: Launch, request: StartRequest, write: Callable[[Ending | None], None]) -> Run | None:
+        """Begins a body before its start is durable: see ``opening``. ``None`` if it may not begin now.
+
+        ``write`` is called at the end of the opening, in a later round of the loop.
+        """
+        if not request.definition.is_async or request.options is not None or self._openings >= _MOST_OPENINGS:
+            return None
+        run = None if self.runner.knows(launch.workflow_id) else self.runner.launch(launch)
+        if run is not None:
+            self._openings += 1
+            run.opening = Opening(partial(self._end_opening, write))
+        return run
+
+    def _end_opening(self, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
+        self._openings -= 1
+        write(ending)
 
     async def adopt(self, found: Started) -> None:
         """Runs a workflow of this worker whose start was committed, and the answer lost."""

@@ -46,6 +46,9 @@ class ReadOnlyEngine:
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Does nothing: no start is ever written."""
 
+    def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
+        """Begins nothing: no start is ever written."""
+
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
         """What a child's id stands for. The child is not adopted."""
         return await self.patient_repository.started(workflow_id)

@@ -66,25 +66,19 @@ class OnOpeningWritten(OnRunStarted):
     """The caller waits for the end of ``run``, whose opening has come before its start."""
 
     run: Run
-    start: Start | None = None
 
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        run, start, self.start = self.run, self.start, None  # no circle: it would wait for the garbage collector
-        assert start is not None
-        if result is True and start.ending is not None:
-            self.runner.ended(run, start.ending)
-            _set_result(self.ending, start.ending)
-        elif result is True and run.opening is not None and run.stopping is None and not run.opening.has_ended:
-            run.start_is_durable()
+        run = self.run
+        if result is True and self.runner.has_row(run):
             run.when_settled(self.ending)
-        elif result is True:  # it was stopped meanwhile, or its end was refused: another run begins
+        elif result is True:  # another run begins
             OnRunStarted.__call__(self, result)  # super() does not find a class that its decorator has made anew
         elif isinstance(result, BaseException):
-            self.runner.unwritable(run, "its start was not written")
+            self.runner.forget(run, "its start was not written")
             _set_result(self.ending, result)
-        else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks, once
-            run.when_settled(self.ending)  # this run is over
-            self.runner.unwritable(run, "its start was written before")
+        else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks
+            self.runner.forget(run, "its start was written before")
+            _set_result(self.ending, None)
 
 
 def start_of(request: StartRequest, on_decided: OnDecided) -> Start:

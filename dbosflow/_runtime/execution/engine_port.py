@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from dbosflow.types import Cancellation
 
 
+class OpenedChildPort(Protocol):
+    """A child whose body has begun before its start is written: see ``opening``."""
+
+    async def opened(self) -> Ending | None:
+        """Waits until its start is to be written: with this end, or without any."""
+
+    def has_row(self) -> bool:
+        """Its start is durable; returns whether it is over, or goes on. Otherwise another run of it is to begin."""
+
+    def forget(self) -> None:
+        """Its parent waits for it no more. If its start is not durable by now, this run of it is over."""
+
+
 class EnginePort(Protocol):
     """The engine, as its runs see it."""
 
@@ -37,6 +50,9 @@ class EnginePort(Protocol):
 
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Runs a child whose start has just become durable."""
+
+    def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> OpenedChildPort | None:
+        """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What a taken child's id stands for. Runs the workflow if it is ours: the answer of its start was lost."""

@@ -125,6 +125,10 @@ class Runner:
         """The ids of the workflows that run here, or are about to."""
         return [*self._runs, *self._coming]
 
+    def knows(self, workflow_id: str) -> bool:
+        """Whether the workflow runs here, or is about to."""
+        return workflow_id in self._runs or workflow_id in self._coming
+
     def run_of(self, workflow_id: str) -> Run | None:
         """The current run of a workflow here; ``None`` if there is none."""
         return self._runs.get(workflow_id)
@@ -243,9 +247,29 @@ class Runner:
         logger.warning("workflow %s is owned by another worker now; it stops here", run.workflow_id)
         self._stop(run, "the workflow is owned by another worker")
 
-    def unwritable(self, run: Run, why: str = "the database refuses its end") -> None:
+    def unwritable(self, run: Run) -> None:
         """The database takes nothing of ``run``, not even its end."""
-        self._stop(run, why)
+        self._stop(run, "the database refuses its end")
+
+    def has_row(self, run: Run) -> bool:
+        """The start of ``run``, whose opening came before it, is durable, with its end if that came before it, too.
+
+        Returns whether the run is over, or goes on. If not, it was stopped or its end refused: another one is to begin.
+        """
+        assert run.opening is not None
+        ending = run.opening.ending
+        if ending is not None and not ending.refusals:
+            self.ended(run, ending)
+        elif ending is not None or run.stopping is not None:
+            return False
+        else:
+            run.start_is_durable()
+        return True
+
+    def forget(self, run: Run, why: str) -> None:
+        """``run``, whose opening has come before its start, gets no row of its own."""
+        run.stop(why)
+        self._remove(run)
 
     def lease_lost(self) -> None:
         """Every run of the worker is owned elsewhere, or will be."""

@@ -152,6 +152,10 @@ class Slice(Generic[R]):
         """Whether the run would have more records than there are places."""
         return self.run.seq + len(self.records) > MOST_RECORDS
 
+    def leave_out_ends(self) -> bool:
+        """Leaves out the ends of children that are in the rows of their starts; returns whether there were any."""
+        return sum(start.leave_out_end() for start in self.starts) > 0
+
     @property
     def closes_inputs(self) -> bool:
         """Whether the slice ends streams that outside writers write, which may come first."""
@@ -230,7 +234,7 @@ def start_row(start: Start) -> Row:
 
 def outcome_row(start: Start) -> Row | None:
     """The end of a workflow that is one row, with the fields of an ``OutcomeRow``; ``None`` for all others."""
-    ending = start.ending
+    ending = start.outcome
     return None if ending is None else (ending.status, ending.output, ending.error)
 
 
@@ -259,7 +263,7 @@ class Batch(Generic[R]):
             rows.records += part.records
             rows.attributes += [AttributeRow(run.workflow_id, *change) for change in part.attributes.items()]
             for start in part.starts:
-                rows.add_start(start_row(start), start.options)
+                rows.add_start(start_row(start), start.options, outcome_row(start))
             if frames is not None:
                 rows.tails += frames.assumed
                 rows.blocks += frames.blocks

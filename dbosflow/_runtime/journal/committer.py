@@ -217,6 +217,8 @@ class Committer(Generic[R]):
             return
         if batch.starts:
             await self._settle_start(batch, error)
+        elif batch.slices[0].leave_out_ends():  # whatever else is refused is so again
+            await self.commit(batch)
         elif isinstance(error, psycopg.errors.UniqueViolation):
             self._say_other(batch.slices[0], error)
             self._owner.moved(batch.slices[0].run)
@@ -229,8 +231,7 @@ class Committer(Generic[R]):
         So the start is sent without the end, and the workflow begins again.
         """
         (start,) = batch.starts
-        if start.ending is not None:
-            start.ending = None
+        if start.leave_out_end():
             await self.commit(Batch([], [start]))
         else:
             start.on_decided(_unfit(error))

@@ -43,6 +43,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from dbosflow._runtime.execution.engine_port import OpenedChildPort
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -56,12 +57,18 @@ async def run_child(definition: WorkflowDef, args: tuple[Any, ...], kwargs: Mapp
     branch = current_scope()
     if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(definition, args, kwargs)
-    child_id = await start_child(branch, StartRequest(definition, args, kwargs))
-    return await wait_for_result(branch, child_id, definition)
+    child_id, ending = await _start_child(branch, StartRequest(definition, args, kwargs), is_awaited=True)
+    return await wait_for_result(branch, child_id, definition, ending)
 
 
 async def start_child(branch: RunBranch, request: StartRequest) -> str:
     """Starts a child; returns its id. The child and the parent's record of the start are durable by then."""
+    child_id, _ = await _start_child(branch, request, is_awaited=False)
+    return child_id
+
+
+async def _start_child(branch: RunBranch, request: StartRequest, *, is_awaited: bool) -> tuple[str, Ending | None]:
+    """Starts a child: its id; and its end, if it is awaited, and has come before its start was written."""
     run, definition = branch.run, request.definition
     request.refuse_as_child()
     if request.workflow_id == run.workflow_id:
@@ -77,15 +84,16 @@ async def start_child(branch: RunBranch, request: StartRequest) -> str:
                 raise run.disagree(asked, f"child {child_id!r}", record)
         else:
             child_id, foreign = request.workflow_id or keys.child_id(run.workflow_id, key), None
-            if await _start(operation, request, child_id):
-                return child_id
+            is_new, ending = await _start(operation, request, child_id, is_awaited=is_awaited)
+            if is_new:
+                return child_id, ending
             operation.cancellable = False
             found = await operation.driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
             check_foreign(operation, request, child_id, foreign)
-        return child_id
+        return child_id, None
 
 
 def check_foreign(operation: DurableOperation, request: StartRequest, child_id: str, foreign: str) -> None:
@@ -103,24 +111,46 @@ def check_foreign(operation: DurableOperation, request: StartRequest, child_id: 
         raise WorkflowConflictError(child_id, msg)
 
 
-async def _start(operation: DurableOperation, request: StartRequest, child_id: str) -> bool:
+async def _start(
+    operation: DurableOperation, request: StartRequest, child_id: str, *, is_awaited: bool
+) -> tuple[bool, Ending | None]:
+    """Writes a child's start with the record of it: whether its row is new; and the end in it, if there is one."""
+    run, text = operation.run, request.arguments_text()
+    child: OpenedChildPort | None = None
     is_new = False
 
-    def decided(result: bool, /) -> None:  # noqa: FBT001 (a future's result)
+    def decided(result: bool, /) -> bool:  # noqa: FBT001 (a future's result)
         nonlocal is_new
         is_new = result
+        return is_new and child is not None and child.has_row()
 
-    start = start_of(
-        operation.run, operation.key, request, child_id, arguments_text=request.arguments_text(), decided=decided
-    )
-    await operation.commit(Record(operation.key, RecordKind.CHILD, child_id=child_id, start=start))
-    return is_new
+    start = start_of(run, operation.key, request, child_id, arguments_text=text, decided=decided)
+    # What a body is called with is not to be forgotten: none begins while the parent has outcomes that are not durable.
+    if is_awaited and start.owned and start.options is None and run.definition.is_async and not run.buffer.ahead:
+        child = run.engine.open_child(child_id, request, text)
+    try:
+        if child is not None:
+            start.ending = await child.opened()
+        await operation.commit(Record(operation.key, RecordKind.CHILD, child_id=child_id, start=start))
+    finally:
+        if child is not None:
+            child.forget()
+    return is_new, start.outcome
 
 
 def start_of(
-    run: Run, key: str, request: StartRequest, child_id: str, *, arguments_text: str, decided: Callable[[bool], None]
+    run: Run,
+    key: str,
+    request: StartRequest,
+    child_id: str,
+    *,
+    arguments_text: str,
+    decided: Callable[[bool], bool | None],
 ) -> Start:
-    """The start of a child, for the statement with the record under ``key``; ``decided`` is told whether it is new."""
+    """The start of a child, for the statement with the record under ``key``.
+
+    ``decided`` is told whether it is new, and returns whether it runs already.
+    """
     options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
     own = run.settings.version
     request.decide_version(own, version_of(run.queue))
@@ -129,9 +159,8 @@ def start_of(
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         is_new = result is True
-        if is_new and owned:
+        if not decided(is_new) and is_new and owned:
             run.engine.launch_child(child_id, request, arguments_text)
-        decided(is_new)
 
     return Start(
         child_id,
@@ -153,12 +182,13 @@ async def wait_for_result(
     branch: RunBranch,
     workflow_id: str,
     definition: WorkflowDef | None,
+    ending: Ending | None = None,
     *,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None = None,
 ) -> Any:
     """Waits for the outcome of a workflow, and records it in the waiting one: returns the value, or raises the error.
 
-    ``elsewhere`` waits for a workflow of another engine.
+    ``ending`` is its end, if that is durable already; ``elsewhere`` waits for a workflow of another engine.
     """
     run = branch.run
     what = f"the result of workflow {workflow_id!r}"
@@ -167,7 +197,8 @@ async def wait_for_result(
 
         async def live() -> Record:
             began = time.monotonic()
-            output, error = await _outcome(operation, workflow_id, elsewhere)
+            known = None if ending is None else _recorded(workflow_id, ending)
+            output, error = known or await _outcome(operation, workflow_id, elsewhere)
             elapsed = time.monotonic() - began
             return Record(key, _RESULT, child_id=workflow_id, output=output, error=error, elapsed=elapsed)
 
@@ -196,6 +227,11 @@ async def _outcome(
             outcome = await driver.wait(run, elsewhere(), awaits=workflow_id)
     except (ThreadLimitError, DeadlockError) as refused:
         return None, dump_error(refused)
+    return _recorded(workflow_id, outcome)
+
+
+def _recorded(workflow_id: str, outcome: Ending | Outcome) -> tuple[str | None, str | None]:
+    """The output and the error of a workflow, as the waiting one records them."""
     failure = failure_of(workflow_id, outcome)
     return outcome.output, None if failure is None else dump_error(failure)
 

@@ -64,7 +64,7 @@ class Record:
     @property
     def size(self) -> int:
         """The record's rough size in a statement, in bytes."""
-        return 200 + len(self.output or "") + len(self.error or "") + (len(self.start.input) if self.start else 0)
+        return 200 + len(self.output or "") + len(self.error or "") + (self.start.size if self.start else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,19 @@ class Start:
     is_urgent: bool = False
     """Whether other processes are told that it has a deadline which comes soon."""
     ending: Ending | None = None
-    """Its end, if it has ended before its start is written: then both are one row."""
+    """Its end, if it has ended before its start is written: then both are one row, unless the database refuses that."""
+
+    @property
+    def outcome(self) -> Ending | None:
+        """The end that is in its row."""
+        return self.ending if self.ending is not None and not self.ending.refusals else None
+
+    def leave_out_end(self) -> bool:
+        """The database has refused the row, maybe for the end in it: leaves that out; returns whether there was one."""
+        ending = self.outcome
+        if ending is not None:
+            ending.refusals += 1
+        return ending is not None
 
     @property
     def size(self) -> int:
@@ -246,4 +258,4 @@ class Start:
 
     def topics(self) -> Iterable[str]:
         """The topics that have news when it is durable: whoever waits for the workflow knows of it already."""
-        return () if self.ending is None else (workflow_topic(self.workflow_id),)
+        return () if self.outcome is None else (workflow_topic(self.workflow_id),)

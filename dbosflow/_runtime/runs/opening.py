@@ -11,6 +11,9 @@ the end is refused ──► start written without it ──► the same, and th
 the process dies ──► there is no workflow, and nobody has been told of one
 ```
 
+A child that is waited for begins in the same way. Its start goes with its parent's record of it, and both are there or
+neither is: see ``opened_child``.
+
 Until the start is durable, the journal takes nothing of the run, and every operation of it waits that another one could
 notice: no step begins, no child, and no message goes out. So a body whose opening is forgotten, or repeated, has done
 nothing but what it does in each replay.
@@ -29,20 +32,20 @@ if TYPE_CHECKING:
 class Opening:
     """The opening of one run. ``write`` writes the start, once: with the end, or with ``None``."""
 
-    __slots__ = ("_waiters", "_write", "has_ended")
+    __slots__ = ("_waiters", "_write", "ending")
 
     def __init__(self, write: Callable[[Ending | None], None]) -> None:
         self._write: Callable[[Ending | None], None] | None = write
         self._waiters: tuple[Waiter, ...] = ()
-        self.has_ended = False
-        """Whether the end of the workflow is written with its start."""
+        self.ending: Ending | None = None
+        """The end of the workflow, if that is written with its start."""
 
     def end(self, ending: Ending | None = None) -> bool:
         """Has the start written, unless it was before; returns whether that was now."""
         write, self._write = self._write, None
         if write is None:
             return False
-        self.has_ended = ending is not None
+        self.ending = ending
         write(ending)
         return True
 

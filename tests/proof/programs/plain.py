@@ -139,6 +139,16 @@ async def swept_opening(number: int) -> int:
 
 
 @workflow
+async def swept_openings() -> list[Any]:
+    """Children that end before they have rows, or do not, alone and in branches."""
+    found: list[Any] = [await swept_nothing(1), await swept_opening(2)]
+    found += await asyncio.gather(swept_nothing(3), swept_child(4), swept_nothing(5))
+    with suppress(ValueError):
+        await swept_failing(6)
+    return found
+
+
+@workflow
 async def swept_failing(number: int) -> int:
     """Fails by a step that streams, with a stream open."""
     await write_stream_async("values", number)
