@@ -45,6 +45,13 @@ def last_place(execute: Execute, queue: str) -> int:
     return max([row[0] for row in rows].index(f"{queue}{number}") for number in PINNED)
 
 
+@workflow
+async def waits_for(pin: str | None, number: int) -> int:
+    """Waits for a child in its own queue."""
+    child = await instant.options(queue="q", pin_version=pin or False).start_async(number)
+    return await child.result_async()
+
+
 @pytest.mark.parametrize(
     ("limits", "keys", "slots"),
     [
@@ -92,3 +99,21 @@ async def test_pinned_workflows_begin_among_others_of_queues_that_share_slots_an
         await asyncio.gather(working, return_exceptions=True)
     assert last_place(execute, "q") < COUNT / 2
     assert last_place(execute, "r") < COUNT / 2
+
+
+@pytest.mark.parametrize("pins", [(None, "v"), ("v", None)], ids=["the child is pinned", "the parent is pinned"])
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 1}, {"partition_concurrency": 1}], ids=str)
+async def test_a_parent_leaves_its_slot_to_a_child_that_waits_elsewhere_for_it(
+    database_url: str, limits: dict[str, Any], pins: tuple[str | None, str | None]
+) -> None:
+    """What is pinned has the same slots, and the same limits, as what is not."""
+    parent, child = pins
+    async with Engine(database_url, version="v", safety_poll=100.0, suspend_after=1000.0) as engine:
+        if limits:
+            await engine.queues.apply_async(Queue("q", **limits))
+        target = waits_for.options(queue="q", pin_version=parent or False)
+        handles = [await engine.start_async(target, child, number) for number in range(4)]
+        working = asyncio.create_task(engine.run_worker_async("q", concurrency=50 if limits else 1))
+        assert [await handle.result_async(PATIENCE) for handle in handles] == [*range(4)]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._records.pins import claimed_queue, queue_of
+from dbosflow._records.pins import queue_of
 from dbosflow._runtime.execution.idle_runs import Departure, departure_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.wakeups.waker import HEARD_WITHIN
@@ -224,8 +224,9 @@ class Suspender(Service):
     async def _make_room(self, now: float) -> None:
         """Suspends what only waits and keeps other work of its queue from a slot."""
         least = min(self._settings.suspend_after, _ROOM_AFTER)
+        full = {queue_of(one) for one in self._full}  # a run that is not pinned keeps a slot from what is, too
         with self._lock:
-            runs = [run for run in self._candidates if self._hurries or claimed_queue(run.queue) in self._full]
+            runs = [run for run in self._candidates if self._hurries or queue_of(run.queue) in full]
         idle = [
             run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
         ]
