@@ -47,6 +47,7 @@ SUITE = [
             *("sleeps", "start_once", "stream_values", "wrong_input"),
         )
     ),
+    "tests/operating/test_units.py",
     # These promise what a pooler cannot give: news without polls, a log without its warning, parameters of the session.
     *("-k", "not when_it_comes and not warn_and_change_nothing and not without_its_rights"),
 ]

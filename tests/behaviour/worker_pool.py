@@ -25,7 +25,7 @@ class WorkerPool:
     """Keeps so many workers alive; each serves the same queue."""
 
     def __init__(self, url: str, start_program: StartProgram, module: str, *, size: int = 2, **settings: Any) -> None:
-        self._looking = psycopg.connect(url, autocommit=True, application_name="looking")
+        self._looking = psycopg.connect(url, autocommit=True, prepare_threshold=None, application_name="looking")
         self._start_program = start_program
         self._module = module
         self._settings = settings

@@ -149,6 +149,25 @@ def test_all_queues_of_a_bucket_are_paused(command: Command) -> None:
     assert "no bucket 'unknown'" in err
 
 
+def test_no_limit_is_set_while_an_older_worker_would_exceed_it(
+    command: Command, execute: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    """It is named, with what to do; once it is gone, all is as ever."""
+    execute(
+        "INSERT INTO dbosflow.worker (id, lease, host, pid, version) "
+        "VALUES (gen_random_uuid(), 3600, 'attic', 7, '0.0.9')"
+    )
+    for arguments in (("set", "llm", "--concurrency", "5"), ("pause", "llm"), ("pause", "--bucket", "api")):
+        status, out, err = command(*arguments)
+        assert (status, out) == (1, "")
+        assert "attic (process 7, version 0.0.9). Stop them, or bring them to this version, first" in err
+    status, _, err = command("set", "llm", "--concurrency", "5", "--json")
+    assert json.loads(err)["error"]["type"] == "OutdatedWorkersError"
+    assert command("list", "--json")[1] == "[]\n"
+    execute("UPDATE dbosflow.worker SET state = 'dead'")
+    assert in_json(command, "set", "llm", "--concurrency", "5")["concurrency"] == 5
+
+
 def test_the_list_shows_what_waits(command: Command, database_url: str) -> None:
     """In a table, or as JSON."""
     status, out, err = command("list")
