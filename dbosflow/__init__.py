@@ -45,7 +45,7 @@ from dbosflow.messages import (
     send,
     send_async,
 )
-from dbosflow.queues import Queue
+from dbosflow.queue_definitions import Queue
 from dbosflow.schedules import Schedule, schedule
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import queue_of
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _TABLE = "queue"
 _LIMITS = "queue_limits"
+_RATE = ("rate_count", "rate_period", "rate_burst", "bucket")
+_PARTITION_RATE = ("partition_rate_count", "partition_rate_period", "partition_rate_burst")
 _COLUMNS = (
     "concurrency",
     "worker_concurrency",
@@ -27,8 +30,9 @@ _COLUMNS = (
     "paused",
     "pause_ends_at",
     "pause_for",
+    *_RATE,
+    *_PARTITION_RATE,
 )
-_RATE = ("rate_count", "rate_period", "rate_burst", "bucket")
 
 
 class Room(NamedTuple):
@@ -63,6 +67,11 @@ class Room(NamedTuple):
     until: str = ""
     open_keys: str | None = None
     """The room of those hinted partitions that have work, whether this claimer can take it or not: as JSON."""
+    is_passed: bool = False
+    """Whether none of those that were looked at in turn has something that may run now."""
+    short_for: str | None = None
+    """The seconds until partitions that were passed over have units of their own: as JSON; ``None``: there is no such
+    rate."""
 
     @property
     def is_full(self) -> bool:
@@ -146,8 +155,13 @@ async def apply(
 
     If it ``joins``, its bucket keeps the rate that it has.
     """
-    values = {**dict.fromkeys((*_COLUMNS, *_RATE)), **changed, "joins": joins}
-    (row,) = await fetch_all(connection, schema, _LIMITS, "apply", name=name, **values, changed=[*changed])
+    values = {**dict.fromkeys(_COLUMNS), **changed, "joins": joins}
+    async with connection.transaction() if _PARTITION_RATE[0] in changed else nullcontext():
+        if _PARTITION_RATE[0] in changed:  # in a later statement than the lock, which sees what claims have written
+            await fetch_all(connection, schema, _LIMITS, "hold", name=name)
+            rate = {column: values[column] for column in _PARTITION_RATE}
+            await fetch_all(connection, schema, _LIMITS, "change_partitions", name=name, **rate)
+        (row,) = await fetch_all(connection, schema, _LIMITS, "apply", name=name, **values, changed=[*changed])
     return bool(row["settled"])
 
 
@@ -184,7 +198,16 @@ async def set_settled(connection: AsyncConnection[Any], schema: str, name: str) 
 
 async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bool:
     """Removes the limits of a queue; returns whether it had any."""
-    return bool(await fetch_all(connection, schema, _LIMITS, "delete", name=name))
+    async with connection.transaction():
+        found = await fetch_all(connection, schema, _LIMITS, "delete", name=name)
+        await fetch_all(connection, schema, _LIMITS, "delete_partitions", name=name)
+    return bool(found)
+
+
+async def delete_even(connection: AsyncConnection[Any], schema: str, after: tuple[str, str]) -> tuple[str, str] | None:
+    """Removes partitions of which nothing is taken from their rate: of one page; returns where the next one begins."""
+    (row,) = await fetch_all(connection, schema, _LIMITS, "delete_even", queue=after[0], key=after[1])
+    return None if row["queue"] is None else (row["queue"], row["key"])
 
 
 async def sharing(connection: AsyncConnection[Any], schema: str, *, of: str) -> list[str]:
@@ -227,8 +250,12 @@ async def info(connection: AsyncConnection[Any], schema: str, name: str) -> Queu
 
 
 def _info(row: DictRow) -> QueueInfo:
-    count, period, burst, bucket = (row.pop(name) for name in _RATE)
     row["weights"] = json.loads(row["weights"])
+    rate, partition_rate = (_rate(*(row.pop(name) for name in names)) for names in (_RATE, _PARTITION_RATE))
+    return QueueInfo(**row, rate=rate, partition_rate=partition_rate)
+
+
+def _rate(count: int | None, period: float, burst: int, bucket: str | None = None) -> Rate | None:
     if count is None:
-        return QueueInfo(**row)
-    return QueueInfo(**row, rate=Rate(count, per=period, burst=None if burst == count else burst, bucket=bucket))
+        return None
+    return Rate(count, per=period, burst=None if burst == count else burst, bucket=bucket)

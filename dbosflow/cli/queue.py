@@ -11,7 +11,7 @@ from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
-from dbosflow.queues import MOST_WEIGHT
+from dbosflow.queue_definitions import MOST_WEIGHT
 from dbosflow.types import Rate
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ Let nothing of a queue begin, or of all queues of a bucket, until it is resumed 
 until a time. What runs of it goes on, and new work waits."""
 
 _FIELDS = (
-    '"name", "limited", "concurrency", "worker_concurrency", "partition_concurrency" and "rate" (null: no limit), '
+    '"name", "limited", "concurrency", "worker_concurrency", "partition_concurrency", "rate" and "partition_rate" '
+    "(null: no limit), "
     '"weights" (of partitions), "paused", "paused_until", '
     '"waiting", "running", "oldest" and "oldest_age" (of those that wait; in seconds)'
 )
-_LIMITS = ("concurrency", "worker_concurrency", "partition_concurrency", "weights", "rate")
+_LIMITS = ("concurrency", "worker_concurrency", "partition_concurrency", "weights", "rate", "partition_rate")
 _NONE = "none"
 
 
@@ -79,6 +80,15 @@ def add_to(commands: Commands) -> None:
         metavar="BUCKET",
         help="with --rate, the bucket whose rate it is, for all of its queues (default: as before; "
         f"{_NONE!r}: the queue's own); without, a bucket of other queues, whose rate it has from then on",
+    )
+    sets.add_argument(
+        "--partition-rate",
+        type=_rate,
+        metavar="N/TIME",
+        help=f"how many of each partition key begin in a time; or {_NONE!r}",
+    )
+    sets.add_argument(
+        "--partition-burst", type=whole_number(1), metavar="N", help="how many of these begin at once (default: N)"
     )
     pauses = _add(
         queue_commands,
@@ -173,12 +183,14 @@ def _set(args: argparse.Namespace) -> int:
     joins = args.rate is None and args.bucket not in {None, _NONE}
     if not isinstance(args.rate, Rate) and (args.burst or (args.bucket and not joins)):
         args.parser.error(f"--burst and --bucket {args.bucket or _NONE} are of a rate: add --rate N/TIME")
+    if not isinstance(args.partition_rate, Rate) and args.partition_burst:
+        args.parser.error("--partition-burst is of a rate: add --partition-rate N/TIME")
     if joins:
         given["bucket"] = args.bucket
     if not given:
         args.parser.error(
-            "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight, --rate "
-            "or --bucket"
+            "give at least one limit: --concurrency, --worker-concurrency, --partition-concurrency, --weight, --rate, "
+            "--bucket or --partition-rate"
         )
     if "weights" in given:
         given["weights"] = dict(one for one in given["weights"] if one != _NONE) or _NONE
@@ -187,6 +199,8 @@ def _set(args: argparse.Namespace) -> int:
             known = engine.queues.info(args.name).rate
             bucket = args.bucket if args.bucket is not None else known.bucket if known else None
             given["rate"] = replace(args.rate, burst=args.burst, bucket=None if bucket == _NONE else bucket)
+        if isinstance(args.partition_rate, Rate):
+            given["partition_rate"] = replace(args.partition_rate, burst=args.partition_burst)
         engine.queues.change(args.name, **{name: None if value == _NONE else value for name, value in given.items()})
         return _show(args, engine.queues.info(args.name))
 
@@ -243,6 +257,8 @@ def _table(queues: tuple[QueueInfo, ...]) -> str:
         "RATE",
         "BURST",
         "BUCKET",
+        "PARTITION RATE",
+        "PARTITION BURST",
         "PAUSED",
     )
     return console.table(headings, [_row(one) for one in queues])
@@ -259,8 +275,13 @@ def _row(one: QueueInfo) -> tuple[str, ...]:
         str(one.running),
         *(str(limit or "-") for limit in (one.concurrency, one.worker_concurrency, one.partition_concurrency)),
         ",".join(f"{key}={weight}" for key, weight in sorted(one.weights.items())) or "-",
-        "-" if one.rate is None else f"{one.rate.count}/{one.rate.per:g}s",
-        "-" if one.rate is None else str(one.rate.burst or one.rate.count),
+        *_in_words(one.rate),
         (one.rate and one.rate.bucket) or "-",
+        *_in_words(one.partition_rate),
         paused,
     )
+
+
+def _in_words(rate: Rate | None) -> tuple[str, str]:
+    """A rate, and its burst."""
+    return ("-", "-") if rate is None else (f"{rate.count}/{rate.per:g}s", str(rate.burst or rate.count))

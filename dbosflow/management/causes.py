@@ -114,11 +114,9 @@ def _partition_limit(facts: Facts) -> Iterator[Cause]:
     limits = facts.limits
     most = None if limits is None else limits["partition_concurrency"]
     if limits is not None and most is not None and limits["partition_running"] >= most:
-        key = partition_of(facts.subject["queue"])
-        whose = "without a partition key" if key is None else f"of partition {key!r}"
         what = (
-            f"{limits['partition_running']} workflows {whose} of its queue {limits['name']!r} run, and its limit for "
-            f"each partition is {most}"
+            f"{limits['partition_running']} workflows {_of_partition(facts)} of its queue {limits['name']!r} run, and "
+            f"its limit for each partition is {most}"
         )
         yield _cause(facts, "limit", what, "the end of one of them, or a higher limit")
 
@@ -132,6 +130,14 @@ def _rate(facts: Facts) -> Iterator[Cause]:
             whose = f"bucket {limits['bucket']!r}, which {whose} draws on,"
         what = f"the rate of {whose} lets {rate} begin, and no more now{f'; it has {units} units' if units > 1 else ''}"
         yield _cause(facts, "rate", what, "a higher rate, or some time", until=limits["rate_ends_at"])
+    if limits is not None and limits["partition_rate_ends_at"] is not None and facts.subject["epoch"] == 0:
+        units = facts.subject["units"]
+        what = (
+            f"the rate for each partition of its queue {limits['name']!r} lets {limits['partition_rate_count']} in "
+            f"{limits['partition_rate_period']:g} s {_of_partition(facts)} begin, and no more now"
+            f"{f'; it has {units} units' if units > 1 else ''}"
+        )
+        yield _cause(facts, "rate", what, "a higher rate, or some time", until=limits["partition_rate_ends_at"])
 
 
 def _slot(facts: Facts) -> Iterator[Cause]:
@@ -293,6 +299,11 @@ def _error(text: str | None) -> str:
 
 def _moment(at: Any) -> str:
     return "an unknown time" if at is None else str(at.astimezone().isoformat(" ", "seconds"))
+
+
+def _of_partition(facts: Facts) -> str:
+    key = partition_of(facts.subject["queue"])
+    return "without a partition key" if key is None else f"of partition {key!r}"
 
 
 def _times(count: int) -> str:

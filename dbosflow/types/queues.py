@@ -54,3 +54,5 @@ class QueueInfo:
     """Its age in seconds."""
     rate: Rate | None = None
     """How many of its workflows may begin in a time; ``None``: any number."""
+    partition_rate: Rate | None = None
+    """How many workflows of each partition may begin in a time; ``None``: any number."""

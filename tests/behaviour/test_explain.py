@@ -323,6 +323,30 @@ def test_a_limit_and_a_pause_of_the_queue_are_named(
     assert cause.until is not None
 
 
+def test_the_rate_of_the_partition_is_named(
+    client: Engine, plant: Callable[..., None], add_worker: Callable[..., str], execute: Callable[..., object]
+) -> None:
+    """With its key and the time; what has begun before does not wait for it."""
+    add_worker("{q,q\x1fa}", "{w}")
+    client.queues.apply(Queue("q", partition_rate=Rate(10, per=1000)))
+    plant("of a", queue="q\x1fa", units=3)
+    plant("of none", units=20)
+    rows = (
+        "INSERT INTO dbosflow.partition_rate SELECT 'q', k, now() + interval '1 hour', now() FROM unnest(%s::text[]) k"
+    )
+    execute(rows, ["a"])
+    assert "rate" not in codes(client.workflows.explain("of none"))
+    execute(rows, [""])
+    for name, whose in (("of a", "of partition 'a'"), ("of none", "without a partition key")):
+        (cause,) = [cause for cause in client.workflows.explain(name).causes if cause.code == "rate"]
+        assert (
+            f"the rate for each partition of its queue 'q' lets 10 in 1000 s {whose} begin, and no more" in cause.text
+        )
+        assert cause.until is not None
+    execute("UPDATE dbosflow.workflow SET epoch = 1")
+    assert "rate" not in codes(client.workflows.explain("of a"))
+
+
 def test_the_bucket_of_the_queue_is_named(
     client: Engine, plant: Callable[..., None], add_worker: Callable[..., str]
 ) -> None:

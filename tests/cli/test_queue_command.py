@@ -70,8 +70,14 @@ def test_limits_are_set_one_by_one_and_removed(command: Command) -> None:
         "1000",
         "-",
         "-",
+        "-",
+        "-",
     ]
     assert in_json(command, "set", "llm", "--rate", "none")["rate"] is None
+    found = in_json(command, "set", "llm", "--partition-rate", "5/1m", "--partition-burst", "9")
+    assert (found["rate"], found["partition_rate"]) == (None, {"count": 5, "per": 60.0, "burst": 9, "bucket": None})
+    assert command("info", "llm")[1].splitlines()[1].split()[-3:] == ["5/60s", "9", "-"]
+    assert in_json(command, "set", "llm", "--partition-rate", "none")["partition_rate"] is None
     assert in_json(command, "delete", "llm")["limited"] is False
 
 
@@ -117,7 +123,7 @@ def test_a_rate_is_that_of_a_bucket_until_the_queue_gets_one_of_its_own(command:
     rate = {"count": 3000, "per": 60.0, "burst": None, "bucket": "api"}
     assert in_json(command, "set", "a", "--rate", "3000/1m")["rate"] == rate
     assert in_json(command, "info", "b")["rate"] == rate
-    assert command("info", "b")[1].splitlines()[1].split()[-4:] == ["3000/60s", "3000", "api", "-"]
+    assert command("info", "b")[1].splitlines()[1].split()[-6:] == ["3000/60s", "3000", "api", "-", "-", "-"]
     assert in_json(command, "set", "b", "--rate", "5/1m", "--bucket", "none")["rate"]["bucket"] is None
 
 

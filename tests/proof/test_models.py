@@ -96,6 +96,32 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "served = NULL",
     ),
     "a partition without its limit": ("partitions", "queue", "claim", "LIMIT least(p.room,", "LIMIT least("),
+    "a partition that begins more than its rate allows": (
+        *("partitions", "queue", "claim"),
+        "coalesce(f.needs <= p.tokens, true)",
+        "true",
+    ),
+    "a partition that is not paid": ("partitions", "queue", "claim", "(begins.units IS NOT NULL OR", "(false OR"),
+    "a partition whose clock was put back and stands still": (
+        *("partitions", "queue", "claim"),
+        "OR p.is_put_back)",
+        ")",
+    ),
+    "an estimate that a partition never gets back": (
+        *("partitions", "used_units", "use"),
+        "WHERE n.is_partition_charged OR NOT n.is_given_back",
+        "WHERE NOT n.is_given_back",
+    ),
+    "a rate of partitions that forgives a debt": (
+        *("partitions", "queue_limits", "change_partitions"),
+        "%(partition_rate_burst)s::integer, t.units)",
+        "%(partition_rate_burst)s::integer, 0)",
+    ),
+    "a removal of partitions that have taken something": (
+        *("partitions", "queue_limits", "delete_even"),
+        "WHERE p.next_at <= statement_timestamp() AND r.next_at <= statement_timestamp()",
+        "WHERE true",
+    ),
     "a key for two": ("dedups", "dedup", "decide", "holder.id IS NULL", "true"),
     "a start that is put off for ever": (
         *("dedups", "dedup", "decide"),
@@ -157,7 +183,19 @@ FIRST = SimpleNamespace(draw=lambda strategy: find(strategy, lambda _: True))
 """Draws the simplest."""
 A_JOB: tuple[str, dict[str, Any]] = ("enqueue", {"name": "a", "units": 1, "priority": 0})
 A_CLAIM = ("claim", {"name": "a", "limit": 2})
-LIMITS: dict[str, Any] = {"concurrency": None, "worker_concurrency": None, "weights": {}, "paused": False}
+LIMITS: dict[str, Any] = {
+    **dict.fromkeys(("concurrency", "worker_concurrency", "partition_concurrency", "rate", "partition_rate")),
+    "weights": {},
+    "paused": False,
+}
+CLAIM = ("claim", {"worker": 0, "limit": 7})
+RATED: Example = [
+    ("begin", {}),
+    ("change", {**LIMITS, "partition_rate": (2, 1000)}),
+    ("enqueue", {"key": "a", "jobs": [(0, 5), (0, 1)]}),
+    ("enqueue", {"key": "b", "jobs": [(0, 1), (0, 1)]}),
+]
+"""A partition of which the first one takes more than the burst, and one of which all may begin."""
 WRITTEN = ("write", {"branch": 0, "key": "a", "times": 3})
 EXAMPLE: dict[str, Example] = {
     "a claim keeps the epoch": [("start", ONE), ("hand_over", ONE), ("claim", {"number": 1, "limit": 1})],
@@ -204,15 +242,25 @@ EXAMPLE: dict[str, Example] = {
     ],
     "a turn that is forgotten": [
         ("begin", {}),
-        *[("enqueue", {"key": key, "priorities": [0, 0]}) for key in "ab"],
+        *[("enqueue", {"key": key, "jobs": [(0, 1), (0, 1)]}) for key in "ab"],
         *[("claim", {"worker": 0, "limit": 1})] * 2,
     ],
     "a partition without its limit": [
         ("begin", {}),
         ("change", {**LIMITS, "partition_concurrency": 1}),
-        ("enqueue", {"key": "a", "priorities": [0, 0]}),
-        ("claim", {"worker": 0, "limit": 7}),
+        ("enqueue", {"key": "a", "jobs": [(0, 1), (0, 1)]}),
+        CLAIM,
     ],
+    "a partition that begins more than its rate allows": [*RATED, CLAIM],
+    "a partition that is not paid": [*RATED, CLAIM],
+    "a partition whose clock was put back and stands still": [
+        *(*RATED, CLAIM, ("set_the_clock_back", {"days": 1}), CLAIM, ("wait", {"halves": 2}), CLAIM)
+    ],
+    "an estimate that a partition never gets back": [
+        *(*RATED, CLAIM, ("use", {"data": FIRST, "units": 1, "again": False}))
+    ],
+    "a rate of partitions that forgives a debt": [*RATED, CLAIM, ("change", {**LIMITS, "partition_rate": (1, 1000)})],
+    "a removal of partitions that have taken something": [*RATED, CLAIM, ("tidy", {})],
     "a key for two": [DEDUPLICATED, DEDUPLICATED],
     "a start that is put off for ever": [
         ("start", {**DEDUPLICATED[1], "within": 30_000.0, "delay": 10_000.0}),
@@ -264,7 +312,7 @@ INVARIANTS = {
     "dedups": "the_tables_are_what_the_model_says",
     "streams": "readers_see_what_the_model_says",
     "buckets": "as_much_is_taken_as_the_reference_says",
-    "partitions": "each_is_in_one_place_and_the_turn_is_known",
+    "partitions": "the_tables_are_what_the_reference_says",
     "queue": "nothing_runs_twice_and_nothing_is_lost",
     "schedules": "each_tick_is_started_once_as_its_policy_says",
 }

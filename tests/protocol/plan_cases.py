@@ -62,6 +62,7 @@ TRIMS = frozenset({"stream_trim_pkey"})
 OUTBOX = frozenset({"outbox_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
 DEDUP = frozenset({"dedup_pkey"})
+RATES = frozenset({"partition_rate_pkey"})
 OUTBOX_START = frozenset({"outbox_start_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
 SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
@@ -84,6 +85,7 @@ class Case:
     outbox: frozenset[str] = frozenset()
     dedup: frozenset[str] = frozenset()
     outbox_start: frozenset[str] = frozenset()
+    partition_rate: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
@@ -101,6 +103,7 @@ class Case:
             "outbox",
             "dedup",
             "outbox_start",
+            "partition_rate",
         ):
             if more := plan.access(table) - getattr(self, table):
                 return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
@@ -426,7 +429,7 @@ LISTINGS: tuple[Case, ...] = (
     listed("by_age", 1001, id_prefix="rare"),
     listed("by_age", 1001, status="running", attributes={"customer": "customer5", "region": "region5"}),
     listed("by_status", 1001, status=["failed", "blocked"]),
-    listed("by_owner", OWNED + CROWD // 4 + 10 * RUNNING + 10 * PARTITIONS + 1, status=["queued", "running"]),
+    listed("by_owner", OWNED + CROWD // 4 + 10 * RUNNING + 15 * PARTITIONS + 1, status=["queued", "running"]),
     listed("by_parent", 50, parent_id="w50"),
     listed("by_attribute", 50, attributes={"customer": "customer5"}),
     listed("by_origin", 50, forked_from="w50"),
@@ -465,6 +468,18 @@ OF_THE_WORKER = (
         OWNED + RUNNING,
         workflow=KEY | CLAIMED,
     ),
+    *(
+        Case(
+            f"queue.{one}",
+            claimed_from("rated parts", *hinted) | {"limit": 10},
+            4 * PARTITIONS_OF_A_LOOK,
+            workflow=KEY | CLAIMED,
+            partition_rate=RATES,
+        )
+        for one in ("lock", "claim")
+        for hinted in ((), ("p1", "p100"))
+    ),
+    Case("queue_limits.delete_even", {"queue": "rated parts", "key": ""}, 1000, partition_rate=RATES),
     Case("queue.exists", {"name": "limited", "queue": "parts"}, 1, workflow=frozenset({"workflow_partitioned"})),
     Case(
         "stream.fetch",
@@ -592,14 +607,25 @@ async def crowded(db: Database, worker_id: UUID) -> None:
         """INSERT INTO dbosflow.workflow (id, name, status, queue, input, slot)
            SELECT name || s || n, %s, s, name || chr(31) || 'p' || n %% %s, '{}', CASE s WHEN 'running' THEN name END
            FROM generate_series(1, 5 * %s) n, unnest(ARRAY['queued', 'running']) s,
-                unnest(ARRAY['parts', 'full parts']) name
+                unnest(ARRAY['parts', 'full parts', 'rated parts']) name
            WHERE s = 'queued' OR name = 'full parts' AND n <= 2 * %s""",
         *(NAME, PARTITIONS, PARTITIONS, PARTITIONS),
     )
     await db.rows(
         """INSERT INTO dbosflow.queue (name, concurrency, worker_concurrency, partition_concurrency, settled)
            VALUES ('limited', 100, 50, NULL, true), ('parts', NULL, NULL, 2, true),
-                  ('full parts', NULL, NULL, 2, true)"""
+                  ('full parts', NULL, NULL, 2, true), ('rated parts', NULL, NULL, NULL, true)"""
+    )
+    await db.rows(
+        """UPDATE dbosflow.queue SET partition_rate_count = 1, partition_rate_period = 60, partition_rate_burst = 5
+           WHERE name = 'rated parts'"""
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.partition_rate (queue, key, next_at, moved_at)
+           SELECT name, 'p' || n, now() + interval '1 hour', now()
+           FROM generate_series(0, %s) n, unnest(ARRAY['parts', 'rated parts']) name
+           WHERE name = 'parts' OR n >= %s / 2""",
+        *(CROWD, PARTITIONS),
     )
     await db.rows(
         """INSERT INTO dbosflow.worker (id, state, lease, host, pid, version, ended_at)

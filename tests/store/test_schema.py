@@ -24,7 +24,7 @@ SQL = files("dbosflow._store").joinpath("sql")
 
 # Small tables that every node of a distributed database can hold a copy of.
 REFERENCE_TABLES = {"worker", "compatibility", "retention", "schema_version", "standalone_stream"}
-REFERENCE_TABLES |= {"dedup", "outbox_start", "schedule", "queue", "bucket"}
+REFERENCE_TABLES |= {"dedup", "outbox_start", "schedule", "queue", "bucket", "partition_rate"}
 
 # Whatever users put in, under whichever name a table calls it.
 PAYLOADS = {"input", "output", "error", "values", "value", "attributes", "keys", "payload"}
@@ -126,7 +126,7 @@ def test_updated_tables_leave_room_in_their_pages(migrated: psycopg.Connection[A
     files = (path for path in SQL.iterdir() if path.name.endswith(".sql") and path.name != "reencryption.sql")
     text = "\n".join(path.read_text("utf-8") for path in files)
     updated = set(re.findall(r"\bUPDATE\s+dbosflow\.(\w+)", text))
-    updated |= set(re.findall(r"\bINSERT\s+INTO\s+dbosflow\.(\w+)[^;]*?\bDO\s+UPDATE\b", text))
+    updated |= set(re.findall(r"\bINSERT\s+INTO\s+dbosflow\.(\w+)(?:(?!\bINSERT\s)[^;])*?\bDO\s+UPDATE\b", text))
     assert updated >= {"workflow", "worker"}
     with_room = {
         name
@@ -136,7 +136,7 @@ def test_updated_tables_leave_room_in_their_pages(migrated: psycopg.Connection[A
               AND o.option_value::integer < 100
         """)
     }
-    assert updated <= with_room
+    assert updated - {"waiter"} <= with_room  # of which a row is only replaced where one was left
 
 
 def test_moments_are_named_and_typed_alike(migrated: psycopg.Connection[Any]) -> None:

@@ -15,6 +15,7 @@ from dbosflow import (
     Message,
     Queue,
     QueueInfo,
+    Rate,
     Schedule,
     ScheduleInfo,
     StreamChannel,
@@ -184,6 +185,7 @@ def managing(engine: Engine) -> None:
     engine.queues.apply(
         Queue("q", concurrency=5, paused=False),
         Queue("r", worker_concurrency=1, partition_concurrency=2, weights={"acme": 2}, bucket="api"),
+        Queue("s", partition_rate=Rate(1, per=60)),
     )
     engine.queues.apply("q")  # type: ignore[arg-type]
     engine.queues.pause("q", until=timedelta(minutes=1))

@@ -33,6 +33,7 @@ from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.transaction_pool import TransactionPool
 from dbosflow._runtime.queues.alarm import Alarm
 from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.queues.rate_cleaner import RateCleaner
 from dbosflow._runtime.queues.slots import Serving, slots_of
 from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
@@ -123,7 +124,7 @@ class Executor:
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self.runner.iterations = iterations = IterationCleaner(pool, settings.schema)
-        self._cleaners: list[Service] = [iterations, Expirer(pool, settings.schema)]
+        self._cleaners: list[Service] = [iterations, *(kind(pool, settings.schema) for kind in (Expirer, RateCleaner))]
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
             self._cleaners.append(compactor)

@@ -6,6 +6,7 @@ claim ──► took as much as there was room for ──► again, at once
       ├─► busy ──────► another claimer has its turn: again in some milliseconds
       ├─► held ──────► by its rate: until it has units for the next one, or gets some back, or more (a hint)
       ├─► crowded ───► what waits is of full partitions: see `ring.py`
+      ├─► short ─────► what waits is of partitions whose own rate has no units: until one has some again, or a hint
       ├─► paused ────► until the pause ends, or somebody ends it (a hint)
       └─► no limits ─► claimed as from any other queue, from here on
 ```
@@ -94,6 +95,8 @@ class QueueLimits:
         """Ends the subscription."""
         self._unsubscribe()
         self._timer.clear()
+        if math.isfinite(self.ring.due_in):
+            self._announce([limits_topic(self.name)])  # nobody else may know that partitions have units then
 
     def _changed(self) -> None:
         """The limits are others, or there is room: a hint."""
@@ -126,14 +129,15 @@ class QueueLimits:
         ``freed`` is the number of the queue's workflows that have ended here since the last look.
         """
         self._timer.clear()
+        place, hinted = self.ring.look()
         claimed, room = await queue.claim(
             connection,
             self._schema,
             worker_id=worker_id,
             queue=self._stored,
             limit=limit,
-            place=self.ring.place,
-            hinted=self.ring.hinted,
+            place=place,
+            hinted=hinted,
             **which,
         )
         self.is_busy = room is not None and room.is_busy
@@ -161,6 +165,8 @@ class QueueLimits:
             self._timer.expect(_UNSETTLED)
         elif self.ring.is_left(room, claimed) or (len(claimed) < min(freed, most) and _was_full(room, freed)):
             self._announce([limits_topic(self.name)])
+        if room.is_open and not room.is_held and (room.room is None or room.room > 0):
+            self._timer.expect(max(self.ring.due_in, _BUSY[0]))
         more = len(claimed) >= most or room.tokens is not None
         return claimed, again or (bool(claimed) and more)
 

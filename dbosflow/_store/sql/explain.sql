@@ -34,14 +34,21 @@ SELECT (SELECT count(*) FROM (
        (SELECT count(*) FROM (
            SELECT FROM dbosflow.workflow r WHERE r.worker_id IS NOT NULL AND r.queue = :queue LIMIT :limit) AS slots) AS running;
 
--- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, bucket_pkey, workflow_slot)
--- `rate_ends_at`: when its rate has units for the workflow, if it has none now: as in queue.sql.
+-- name: limits (of the workflow's queue, and what of it runs; indexes: queue_pkey, bucket_pkey, partition_rate_pkey, workflow_slot)
+-- `rate_ends_at`, `partition_rate_ends_at`: when the rate has units for the workflow, if it has none now: as in queue.sql.
 SELECT q.name, q.concurrency, q.worker_concurrency, q.paused AND coalesce(q.pause_ends_at > now(), true) AS paused, q.pause_ends_at,
        rate.count AS rate_count, rate.period AS rate_period, rate.bucket, rate.is_paused AS bucket_paused,
        rate.pause_ends_at AS bucket_pause_ends_at, CASE WHEN rate.ends_at > now() THEN rate.ends_at END AS rate_ends_at,
        (SELECT count(*) FROM dbosflow.workflow r
         WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name) AS running,
-       q.partition_concurrency,
+       q.partition_concurrency, q.partition_rate_count, q.partition_rate_period, (
+           SELECT CASE WHEN r.ends_at > now() THEN r.ends_at END
+           FROM (SELECT o.next_at - greatest(o.moved_at - now(), interval '0')
+                        - (q.partition_rate_burst - least(:units, q.partition_rate_burst))
+                          * q.partition_rate_period / q.partition_rate_count * interval '1 second' AS ends_at
+                 FROM dbosflow.partition_rate o
+                 WHERE o.queue = q.name AND o.key = :partition::text AND q.partition_rate_count IS NOT NULL) AS r
+       ) AS partition_rate_ends_at,
        (SELECT count(*) FROM dbosflow.workflow r
         WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = q.name
           AND split_part(r.queue, chr(31), 2) = :partition::text) AS partition_running

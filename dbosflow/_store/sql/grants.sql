@@ -12,7 +12,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".queue_partition, :"schema".send_message, :"schema".outbox_id TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket TO :"role";
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket, :"schema".partition_rate TO :"role";
 
 -- name: client (starts workflows for workers, writes to their inputs, sets attributes and limits, requests cancellations, resumes, unpins, manages schedules, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
@@ -29,7 +29,7 @@ GRANT INSERT, DELETE ON :"schema".waiter TO :"role";
 GRANT INSERT, UPDATE ON :"schema".dedup TO :"role";
 GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox_start TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket TO :"role";
+    ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket, :"schema".partition_rate TO :"role";
 GRANT INSERT, DELETE, UPDATE (created_at) ON :"schema".outbox TO :"role"; -- who cancels a start there applies it first
 GRANT EXECUTE ON FUNCTION :"schema".start_workflow, :"schema".queue_partition, :"schema".send_message, :"schema".outbox_id TO :"role";
 
@@ -38,4 +38,4 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter, :"schema".outbox, :"schema".dedup, :"schema".outbox_start TO :"role";
-GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket TO :"role";
+GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer, :"schema".schedule, :"schema".queue, :"schema".bucket, :"schema".partition_rate TO :"role";

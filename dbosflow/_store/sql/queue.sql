@@ -36,53 +36,86 @@ least(
     ) AS r
 )
 
+-- name: part_partition_rate (what the rate of partitions of the queue in `p` allows `k.key` now: as above)
+-- A partition that has no row has all of its burst. Index: partition_rate_pkey, only if there is such a rate.
+(
+    SELECT r.even_at, r.is_put_back,
+           CASE WHEN p.partition_unit IS NOT NULL THEN greatest(floor(
+               p.partition_burst - extract(epoch FROM r.even_at - statement_timestamp())::double precision / p.partition_unit),
+               0)::integer END AS tokens
+    FROM (
+        SELECT greatest(o.next_at - greatest(o.moved_at - statement_timestamp(), interval '0'), statement_timestamp()) AS even_at,
+               coalesce(o.moved_at > statement_timestamp(), false) AS is_put_back
+        FROM (SELECT) AS always
+        LEFT JOIN LATERAL (
+            SELECT o.next_at, o.moved_at FROM dbosflow.partition_rate o
+            WHERE p.partition_unit IS NOT NULL AND o.queue = p.name AND o.key = k.key COLLATE "default"
+            LIMIT 1 -- so that the first condition is a condition of looking
+        ) AS o ON true
+    ) AS r
+)
+
 -- name: part_open (whether the queue `q`, with its `rate`, is not paused)
 (q.settled AND NOT (q.paused AND coalesce(q.pause_ends_at > now(), true)) AND NOT rate.is_paused)
 
 -- name: part_probe (the partition `k.key` of the queue in `p`: which of the names wait in it, the units that the first needs to
 -- begin, and how many more of it may run; null: none, since it has begun before, or there is no rate; and no limit)
 -- By leaps over the names that the worker does not know, as in `claim` of workflow.sql. Suspects that it does not take are
--- passed over, but none that it does not know. Indexes: workflow_queued; workflow_suspected; workflow_slot.
+-- passed over, but none that it does not know. A partition that is short of units of its own is passed over, like a full one:
+-- `short_for` is the seconds until it has them. It is not where the clock was put back, so that a claim moves it by nothing.
+-- Indexes: workflow_queued; workflow_suspected; workflow_slot; partition_rate_pkey.
 (
-    SELECT f.names, f.names IS NOT NULL AS waits, f.names IS NOT NULL AND coalesce(f.room > 0, true) AS may, f.room,
-           CASE WHEN f.epoch > 0 OR p.tokens IS NULL THEN NULL
-                WHEN f.units > p.tokens AND :suspects::boolean AND (
-                    SELECT true FROM dbosflow.workflow w -- these have begun before
-                    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(f.names)
-                      AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
-                    LIMIT 1)
-                THEN NULL ELSE f.units END AS needs
+    SELECT g.names, g.names IS NOT NULL AS waits, g.room, g.tokens, g.even_at, g.is_put_back,
+           g.is_open AND (g.has_begun OR g.has_units OR g.is_put_back) AS may,
+           CASE WHEN g.is_open AND NOT (g.has_begun OR g.has_units OR g.is_put_back)
+                THEN extract(epoch FROM g.even_at - statement_timestamp())::double precision
+                     - (p.partition_burst - g.own_units) * p.partition_unit END AS short_for,
+           CASE WHEN g.has_begun OR p.tokens IS NULL THEN NULL ELSE g.units END AS needs
     FROM (
-        SELECT first.names, first.epoch, least(coalesce(first.units, 1), p.burst) AS units,
-               CASE WHEN p.partition_concurrency IS NOT NULL THEN p.partition_concurrency - (
-                   SELECT count(*) FROM dbosflow.workflow r
-                   WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = p.name
-                     AND split_part(r.queue, chr(31), 2) = k.key COLLATE "default") END AS room
+        SELECT f.*, f.names IS NOT NULL AND coalesce(f.room > 0, true) AS is_open,
+               coalesce(f.own_units <= f.tokens, true) AS has_units,
+               CASE WHEN f.epoch > 0 THEN true
+                    WHEN f.units > p.tokens OR f.own_units > f.tokens THEN :suspects::boolean AND coalesce((
+                        SELECT true FROM dbosflow.workflow w -- these have begun before
+                        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(f.names)
+                          AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
+                        LIMIT 1), false)
+                    ELSE false END AS has_begun
         FROM (
-            WITH RECURSIVE leap AS (
-                SELECT ARRAY(SELECT n FROM unnest(:names::text[]) AS n ORDER BY n) AS names, '' AS next, NULL::text AS name,
-                       NULL::integer AS priority, NULL::timestamptz AS created_at, NULL::text AS id,
-                       NULL::integer AS epoch, NULL::integer AS units
-                UNION ALL
-                SELECT l.names, l.names[width_bucket(f.name, l.names) + 1], f.*
+            SELECT first.names, first.epoch, least(coalesce(first.units, 1), p.burst) AS units,
+                   least(coalesce(first.units, 1), p.partition_burst) AS own_units, own.tokens, own.even_at, own.is_put_back,
+                   CASE WHEN p.partition_concurrency IS NOT NULL THEN p.partition_concurrency - (
+                       SELECT count(*) FROM dbosflow.workflow r
+                       WHERE r.status = 'running' AND r.slot IS NOT NULL AND r.slot = p.name
+                         AND split_part(r.queue, chr(31), 2) = k.key COLLATE "default") END AS room
+            FROM (
+                WITH RECURSIVE leap AS (
+                    SELECT ARRAY(SELECT n FROM unnest(:names::text[]) AS n ORDER BY n) AS names, '' AS next, NULL::text AS name,
+                           NULL::integer AS priority, NULL::timestamptz AS created_at, NULL::text AS id,
+                           NULL::integer AS epoch, NULL::integer AS units
+                    UNION ALL
+                    SELECT l.names, l.names[width_bucket(f.name, l.names) + 1], f.*
+                    FROM leap l
+                    CROSS JOIN LATERAL (
+                        SELECT w.name, w.priority, w.created_at, w.id, w.epoch, w.units
+                        FROM dbosflow.workflow w
+                        WHERE w.status = 'queued' AND w.name >= l.next
+                          AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
+                          AND (w.recoveries < 3 OR :suspects::boolean OR NOT w.name = ANY(:names::text[]))
+                        ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
+                        LIMIT 1
+                    ) AS f
+                )
+                SELECT array_agg(l.name) AS names, (array_agg(l.epoch ORDER BY l.priority, l.created_at, l.id))[1] AS epoch,
+                       (array_agg(l.units ORDER BY l.priority, l.created_at, l.id))[1] AS units
                 FROM leap l
-                CROSS JOIN LATERAL (
-                    SELECT w.name, w.priority, w.created_at, w.id, w.epoch, w.units
-                    FROM dbosflow.workflow w
-                    WHERE w.status = 'queued' AND w.name >= l.next
-                      AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
-                      AND (w.recoveries < 3 OR :suspects::boolean OR NOT w.name = ANY(:names::text[]))
-                    ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
-                    LIMIT 1
-                ) AS f
-            )
-            SELECT array_agg(l.name) AS names, (array_agg(l.epoch ORDER BY l.priority, l.created_at, l.id))[1] AS epoch,
-                   (array_agg(l.units ORDER BY l.priority, l.created_at, l.id))[1] AS units
-            FROM leap l
-            WHERE l.name = ANY(:names::text[])
-        ) AS first
+                WHERE l.name = ANY(:names::text[])
+            ) AS first
+            CROSS JOIN LATERAL :part_partition_rate AS own
+            OFFSET 0
+        ) AS f
         OFFSET 0
-    ) AS f
+    ) AS g
 )
 
 -- name: part_place (where the ring of partitions is entered: behind the one that was served last, or in it)
@@ -98,11 +131,12 @@ SELECT q.*, CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :
 -- others; behind it nothing begins, only what has begun before goes on. Index: workflow_partitioned, a probe for each.
 (
     SELECT p.lap, p.key, 0 AS number, p.resumes, NULL::text[] AS names, false AS waits, false AS may, NULL::bigint AS room,
-           NULL::integer AS held, false AS is_ready, 0 AS found
+           NULL::integer AS held, false AS is_ready, 0 AS found, NULL::integer AS tokens, NULL::timestamptz AS even_at,
+           NULL::boolean AS is_put_back, NULL::double precision AS short_for
     FROM place p
     UNION ALL
     SELECT k.lap, k.key, r.number + 1, false, one.names, one.waits, one.may, one.room, now.held, now.is_ready,
-           r.found + now.is_ready::integer
+           r.found + now.is_ready::integer, one.tokens, one.even_at, one.is_put_back, one.short_for
     FROM ring r
     CROSS JOIN place p
     CROSS JOIN LATERAL (
@@ -138,6 +172,7 @@ WITH RECURSIVE found AS MATERIALIZED (
            extract(epoch FROM greatest(CASE WHEN q.paused AND q.pause_ends_at > now() THEN q.pause_ends_at END,
                                        rate.pause_ends_at) - now())::double precision AS paused_for,
            rate.tokens, rate.burst, rate.unit, rate.is_put_back, 1 AS goal,
+           q.partition_rate_period / q.partition_rate_count AS partition_unit, q.partition_rate_burst AS partition_burst,
            extract(epoch FROM rate.even_at - statement_timestamp())::double precision AS even_in
     FROM dbosflow.queue q
     CROSS JOIN LATERAL :part_rate AS rate
@@ -145,7 +180,7 @@ WITH RECURSIVE found AS MATERIALIZED (
 ), place AS MATERIALIZED (
     :part_place FROM found q
 ), ring AS :part_ring, last AS MATERIALIZED (
-    SELECT r.lap, r.key, r.held, r.number < 64 AND r.found < 1 AS is_round FROM ring r ORDER BY r.number DESC LIMIT 1
+    SELECT r.lap, r.key, r.held, r.number < 64 AND r.found < 1 AS is_round, r.found < 1 AS is_passed FROM ring r ORDER BY r.number DESC LIMIT 1
 ), hinted AS MATERIALIZED (
     SELECT k.key, one.*, one.may AND (one.needs IS NULL OR l.held IS NULL AND one.needs <= p.tokens) AS is_ready,
            coalesce(l.held, CASE WHEN one.may AND one.needs > p.tokens THEN one.needs END) AS held
@@ -156,10 +191,11 @@ WITH RECURSIVE found AS MATERIALIZED (
 ), seen AS MATERIALIZED (
     SELECT bool_or(s.waits) AS waits, bool_or(s.may) AS may, max(s.held) AS held,
            bool_or(s.is_ready OR s.may AND f.is_put_back IS TRUE) AS is_ready,
-           bool_or(s.waits AND coalesce(s.room <= 0, false)) AS is_crowded
-    FROM (SELECT waits, may, room, is_ready, held FROM ring
+           bool_or(s.waits AND coalesce(s.room <= 0, false)) AS is_crowded,
+           json_object_agg(s.key, s.short_for) FILTER (WHERE s.short_for IS NOT NULL) AS short_for
+    FROM (SELECT key, waits, may, room, is_ready, held, short_for FROM ring
           UNION ALL
-          SELECT waits, may, room, is_ready, held FROM hinted) AS s
+          SELECT key, waits, may, room, is_ready, held, short_for FROM hinted) AS s
     CROSS JOIN found f
 ), locked AS MATERIALIZED (
     SELECT q.name, q.bucket FROM dbosflow.queue q
@@ -177,11 +213,12 @@ SELECT f.is_open, f.room::integer AS room, f.settled, f.paused_for, seen.waits, 
                  WHERE l.bucket IS NULL OR EXISTS (SELECT FROM bucket)) = f.name, false) AS locked,
        seen.is_ready, seen.is_crowded, last.is_round, last.lap, last.key::text AS key, place.until::text AS until,
        (SELECT json_object_agg(h.key, h.room) FROM hinted h
-        WHERE h.room > 0 AND (
+        WHERE h.room > 0 AND h.short_for IS NULL AND (
             SELECT true FROM dbosflow.workflow w -- not EXISTS, which would hash all that waits
             WHERE w.status = 'queued'
               AND w.queue = (:queue::text || CASE WHEN h.key = '' THEN '' ELSE chr(31) || h.key END) COLLATE "default"
-            LIMIT 1))::text AS open_keys
+            LIMIT 1))::text AS open_keys,
+       last.is_passed, CASE WHEN f.partition_unit IS NOT NULL THEN coalesce(seen.short_for::text, '{}') END AS short_for
 FROM found f
 CROSS JOIN seen
 CROSS JOIN last
@@ -199,7 +236,8 @@ WITH RECURSIVE lease AS MATERIALIZED (
     FOR KEY SHARE
 ), room AS MATERIALIZED (
     SELECT greatest(least(:limit::integer, :part_room), 0)::integer AS goal, rate.*,
-           q.name, q.partition_concurrency, q.weights, q.served, q.turn
+           q.name, q.partition_concurrency, q.weights, q.served, q.turn,
+           q.partition_rate_period / q.partition_rate_count AS partition_unit, q.partition_rate_burst AS partition_burst
     FROM lease
     CROSS JOIN dbosflow.queue q
     CROSS JOIN LATERAL :part_rate AS rate
@@ -207,15 +245,16 @@ WITH RECURSIVE lease AS MATERIALIZED (
 ), place AS MATERIALIZED (
     :part_place FROM room q
 ), ring AS :part_ring, partition AS MATERIALIZED (
-    SELECT s.key, s.number, s.names, s.room, s.weight,
+    SELECT s.key, s.number, s.names, s.room, s.weight, s.tokens, s.even_at, s.is_put_back,
            CASE WHEN s.number = 1 AND p.resumes THEN s.weight - p.turn ELSE s.weight END AS credit,
            (p.goal + sum(s.weight) OVER () - 1) / sum(s.weight) OVER () AS rounds
     FROM place p
     CROSS JOIN LATERAL (
-        SELECT r.key, r.number, r.names, r.room, coalesce((p.weights ->> r.key)::integer, 1) AS weight
+        SELECT r.key, r.number, r.names, r.room, coalesce((p.weights ->> r.key)::integer, 1) AS weight, r.tokens, r.even_at,
+               r.is_put_back
         FROM ring r WHERE r.may
         UNION ALL
-        SELECT k.key, 1000, one.names, one.room, 1
+        SELECT k.key, 1000, one.names, one.room, 1, one.tokens, one.even_at, one.is_put_back
         FROM (SELECT DISTINCT h.key COLLATE "C" AS key FROM unnest(:hinted::text[]) AS h (key)
               WHERE h.key NOT IN (SELECT r.key FROM ring r WHERE r.number > 0)) AS k
         CROSS JOIN LATERAL :part_probe AS one
@@ -251,20 +290,25 @@ WITH RECURSIVE lease AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT f.id, f.queue, f.epoch, f.units, row_number() OVER (ORDER BY f.priority, f.created_at, f.id) AS k
         FROM (
-            SELECT w.*
-            FROM unnest(p.names) AS n (name)
-            CROSS JOIN LATERAL (
-                SELECT w.id, w.queue, w.epoch, w.units, w.priority, w.created_at
-                FROM dbosflow.workflow w
-                WHERE w.status = 'queued' AND w.name = n.name
-                  AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
-                  AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
-                ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
+            SELECT o.*, sum(CASE WHEN o.epoch = 0 THEN least(coalesce(o.units, 1), room.partition_burst) ELSE 0 END)
+                            OVER (ORDER BY o.priority, o.created_at, o.id) AS needs
+            FROM (
+                SELECT w.*
+                FROM unnest(p.names) AS n (name)
+                CROSS JOIN LATERAL (
+                    SELECT w.id, w.queue, w.epoch, w.units, w.priority, w.created_at
+                    FROM dbosflow.workflow w
+                    WHERE w.status = 'queued' AND w.name = n.name
+                      AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
+                      AND w.recoveries < 3 AND NOT EXISTS (SELECT FROM suspect)
+                    ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
+                    LIMIT least(p.room, room.goal, p.weight * p.rounds)
+                ) AS w
+                ORDER BY w.priority, w.created_at, w.id
                 LIMIT least(p.room, room.goal, p.weight * p.rounds)
-            ) AS w
-            ORDER BY w.priority, w.created_at, w.id
-            LIMIT least(p.room, room.goal, p.weight * p.rounds)
+            ) AS o
         ) AS f
+        WHERE f.epoch > 0 OR coalesce(f.needs <= p.tokens, true)
     ) AS w
 ), picked AS MATERIALIZED (
     SELECT a.*
@@ -281,7 +325,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
     CROSS JOIN room
     WHERE a.place <= room.goal
 ), free AS MATERIALIZED (
-    SELECT w.id, w.epoch, w.units
+    SELECT w.id, w.epoch, w.units, split_part(p.queue, chr(31), 2) COLLATE "C" AS key
     FROM unnest(ARRAY(SELECT id FROM picked ORDER BY place), ARRAY(SELECT queue FROM picked ORDER BY place)) AS p (id, queue)
     JOIN dbosflow.workflow w ON w.id = p.id
     WHERE w.status IS NOT DISTINCT FROM 'queued' AND w.queue IS NOT DISTINCT FROM p.queue
@@ -313,11 +357,21 @@ WITH RECURSIVE lease AS MATERIALIZED (
     UPDATE dbosflow.bucket b SET rate_next_at = paid.next_at, rate_moved_at = statement_timestamp()
     FROM paid
     WHERE b.name = paid.bucket
+), paid_by_partition AS (
+    INSERT INTO dbosflow.partition_rate AS r (queue, key, next_at, moved_at)
+    SELECT room.name, p.key,
+           p.even_at + least(coalesce(begins.units, 0) * room.partition_unit, 3e9) * interval '1 second', statement_timestamp()
+    FROM room
+    CROSS JOIN partition p
+    LEFT JOIN (SELECT key, sum(coalesce(units, 1)) AS units FROM free WHERE epoch = 0 GROUP BY key) AS begins ON begins.key = p.key
+    WHERE room.partition_unit IS NOT NULL AND (begins.units IS NOT NULL OR p.is_put_back)
+    ON CONFLICT (queue, key) DO UPDATE SET next_at = excluded.next_at, moved_at = excluded.moved_at
 )
 UPDATE dbosflow.workflow w
 SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, slot = :name::text,
     started_at = coalesce(w.started_at, statement_timestamp()), -- by which its rate has let it begin
     charged = CASE WHEN w.epoch = 0 AND room.tokens IS NOT NULL THEN coalesce(room.bucket, '') ELSE w.charged END,
+    charged_partition = CASE WHEN w.epoch = 0 AND room.partition_unit IS NOT NULL THEN true ELSE w.charged_partition END,
     timed_out = CASE WHEN w.deadline_at <= now() THEN w.cancel_requested_at IS NULL OR w.timed_out ELSE w.timed_out END,
     cancel_requested_at = CASE WHEN w.deadline_at <= now() THEN coalesce(w.cancel_requested_at, now())
                                ELSE w.cancel_requested_at END

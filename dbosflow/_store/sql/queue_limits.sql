@@ -17,19 +17,26 @@ SELECT extract(epoch FROM now())::double precision AS now;
 WITH queued AS (
     INSERT INTO dbosflow.queue AS r
         (name, concurrency, worker_concurrency, partition_concurrency, weights, paused, pause_ends_at, rate_count, rate_period,
-         rate_burst, bucket)
+         rate_burst, bucket, partition_rate_count, partition_rate_period, partition_rate_burst)
     VALUES (:name::text, :concurrency::integer, :worker_concurrency::integer, :partition_concurrency::integer, :weights::json,
             coalesce(:paused::boolean, false),
             coalesce(to_timestamp(:pause_ends_at::double precision), now() + :pause_for::double precision * interval '1 second'),
             CASE WHEN :bucket::text IS NULL THEN :rate_count::integer END,
             CASE WHEN :bucket::text IS NULL THEN :rate_period::double precision END,
-            CASE WHEN :bucket::text IS NULL THEN :rate_burst::integer END, :bucket::text)
+            CASE WHEN :bucket::text IS NULL THEN :rate_burst::integer END, :bucket::text,
+            :partition_rate_count::integer, :partition_rate_period::double precision, :partition_rate_burst::integer)
     ON CONFLICT (name) DO UPDATE
     SET concurrency = CASE WHEN 'concurrency' = ANY(:changed::text[]) THEN excluded.concurrency ELSE r.concurrency END,
         worker_concurrency = CASE WHEN 'worker_concurrency' = ANY(:changed::text[]) THEN excluded.worker_concurrency
                                   ELSE r.worker_concurrency END,
         partition_concurrency = CASE WHEN 'partition_concurrency' = ANY(:changed::text[]) THEN excluded.partition_concurrency
                                      ELSE r.partition_concurrency END,
+        partition_rate_count = CASE WHEN 'partition_rate_count' = ANY(:changed::text[]) THEN excluded.partition_rate_count
+                                    ELSE r.partition_rate_count END,
+        partition_rate_period = CASE WHEN 'partition_rate_count' = ANY(:changed::text[]) THEN excluded.partition_rate_period
+                                     ELSE r.partition_rate_period END,
+        partition_rate_burst = CASE WHEN 'partition_rate_count' = ANY(:changed::text[]) THEN excluded.partition_rate_burst
+                                    ELSE r.partition_rate_burst END,
         weights = CASE WHEN 'weights' = ANY(:changed::text[]) THEN excluded.weights ELSE r.weights END,
         paused = CASE WHEN 'paused' = ANY(:changed::text[]) THEN excluded.paused ELSE r.paused END,
         pause_ends_at = CASE WHEN 'paused' = ANY(:changed::text[]) THEN excluded.pause_ends_at ELSE r.pause_ends_at END,
@@ -65,8 +72,59 @@ SELECT settled FROM queued;
 -- name: bucket
 SELECT b.rate_count, b.rate_period, b.rate_burst, b.name AS bucket FROM dbosflow.bucket b WHERE b.name = :bucket::text;
 
+-- name: hold (a claim that is under way is waited for, and no other begins until this transaction ends)
+SELECT FROM dbosflow.queue WHERE name = :name::text FOR NO KEY UPDATE;
+
+-- name: change_partitions (what partitions have taken, by another rate: as above; for `apply` in the same transaction)
+-- One of which nothing is taken keeps all of its burst, as one has that has no row. Index: partition_rate_pkey.
+WITH q AS MATERIALIZED (
+    SELECT q.name, q.partition_rate_period / q.partition_rate_count AS unit,
+           :partition_rate_period::double precision / :partition_rate_count::integer AS new_unit
+    FROM dbosflow.queue q
+    WHERE q.name = :name::text AND (q.partition_rate_count, q.partition_rate_period, q.partition_rate_burst)
+        IS DISTINCT FROM (:partition_rate_count::integer, :partition_rate_period::double precision, :partition_rate_burst::integer)
+), taken AS MATERIALIZED (
+    SELECT r.key, q.new_unit,
+           extract(epoch FROM r.next_at - greatest(r.moved_at, statement_timestamp()))::double precision / q.unit AS units
+    FROM dbosflow.partition_rate r
+    JOIN q ON r.queue = q.name
+), deleted AS (
+    DELETE FROM dbosflow.partition_rate r USING taken t
+    WHERE r.queue = :name::text AND r.key = t.key AND (t.new_unit IS NULL OR t.units <= 0)
+)
+UPDATE dbosflow.partition_rate r
+SET moved_at = statement_timestamp(),
+    next_at = statement_timestamp()
+        + least(t.new_unit * greatest(:partition_rate_burst::integer, t.units), 3e9) * interval '1 second'
+FROM taken t
+WHERE r.queue = :name::text AND r.key = t.key AND t.new_unit IS NOT NULL AND t.units > 0;
+
 -- name: delete (a claim that is under way is waited for)
 DELETE FROM dbosflow.queue WHERE name = :name::text RETURNING name;
+
+-- name: delete_partitions (in a later statement, which sees what such a claim has written)
+DELETE FROM dbosflow.partition_rate WHERE queue = :name::text;
+
+-- name: delete_even (of a page of partitions those of which nothing is taken; and where the next page begins)
+-- Such a row says the same as none. Whoever writes it at this time, or has read it before, has counted from now on. What others
+-- write is skipped, and no row of a queue is locked. Index: partition_rate_pkey.
+WITH page AS MATERIALIZED (
+    SELECT r.queue, r.key, r.next_at
+    FROM dbosflow.partition_rate r
+    WHERE (r.queue, r.key) > (:queue::text, :key::text)
+    ORDER BY r.queue, r.key
+    LIMIT 1000
+), even AS MATERIALIZED (
+    SELECT r.queue, r.key
+    FROM page p
+    JOIN dbosflow.partition_rate r ON r.queue = p.queue AND r.key = p.key
+    WHERE p.next_at <= statement_timestamp() AND r.next_at <= statement_timestamp()
+    FOR UPDATE OF r SKIP LOCKED
+), deleted AS (
+    DELETE FROM dbosflow.partition_rate r USING even e WHERE r.queue = e.queue AND r.key = e.key
+)
+SELECT max(p.queue) FILTER (WHERE p.number = 1000) AS queue, max(p.key) FILTER (WHERE p.number = 1000) AS key
+FROM (SELECT p.queue, p.key, row_number() OVER (ORDER BY p.queue, p.key) AS number FROM page p) AS p;
 
 -- name: under_way (whether a statement is under way whose snapshot is older than the queue's row; and what is being committed)
 -- Such a statement may claim without limits. See retention.sql for how sessions show this. Of those of other roles an ordinary
@@ -146,6 +204,7 @@ SELECT coalesce(q.name, work.name) AS name, q.name IS NOT NULL AS limited, q.con
        q.partition_concurrency, coalesce(q.weights, '{}')::text AS weights,
        coalesce(b.rate_count, q.rate_count) AS rate_count, coalesce(b.rate_period, q.rate_period) AS rate_period,
        coalesce(b.rate_burst, q.rate_burst) AS rate_burst, b.name AS bucket,
+       q.partition_rate_count, q.partition_rate_period, q.partition_rate_burst,
        coalesce(q.paused AND coalesce(q.pause_ends_at > now(), true), false)
            OR coalesce(b.paused AND coalesce(b.pause_ends_at > now(), true), false) AS paused,
        CASE WHEN q.paused AND q.pause_ends_at IS NULL OR b.paused AND b.pause_ends_at IS NULL THEN NULL

@@ -42,7 +42,8 @@ CREATE TABLE dbosflow.workflow (
     iteration           integer,                           -- how often it was continued as new; null: never
     slot                text,                              -- the queue with limits in which it counts while it runs
     units               integer CHECK (units > 0),         -- what it takes of its queue's rate; null: 1
-    charged             text                               -- the bucket that it has taken them from; '': its queue's own rate
+    charged             text,                              -- the bucket that it has taken them from; '': its queue's own rate
+    charged_partition   boolean                            -- whether it has taken them from the rate of its partition, too
 ) WITH (fillfactor = 80);
 -- An ANALYZE of a few workflows that one statement made must not tell the planner that there is one time of creation: Postgres
 -- 18 would look up ids by the index of these times.
@@ -264,7 +265,10 @@ CREATE TABLE dbosflow.queue (
     partition_concurrency integer  CHECK (partition_concurrency > 0), -- how many of each partition run at a time
     weights            json,                               -- how many of a partition have their turn at once; null: one
     served             text,                               -- the partition that had its turn last
-    turn               integer     NOT NULL DEFAULT 0      -- how many of it had
+    turn               integer     NOT NULL DEFAULT 0,     -- how many of it had
+    partition_rate_count  integer  CHECK (partition_rate_count > 0), -- how many of each partition begin in each period
+    partition_rate_period double precision CHECK (partition_rate_period > 0), -- seconds
+    partition_rate_burst  integer  CHECK (partition_rate_burst > 0)  -- how many of these may begin at once
 ) WITH (fillfactor = 50);
 
 -- Rates that several queues share. A claim from such a queue holds this row, too, after the queue's: see queue.sql.
@@ -279,6 +283,16 @@ CREATE TABLE dbosflow.bucket (
     pause_ends_at timestamptz,
     created_at    timestamptz      NOT NULL DEFAULT now(),
     updated_at    timestamptz      NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- What partitions have taken of the rate of their queue's partitions. Whoever writes a row holds that of the queue. One whose
+-- time has passed says the same as none, and is removed by and by.
+CREATE TABLE dbosflow.partition_rate (
+    queue    text        NOT NULL,                         -- the queue's name
+    key      text        NOT NULL,                         -- of the partition; '': what has none
+    next_at  timestamptz NOT NULL,                         -- as in `queue`
+    moved_at timestamptz NOT NULL,
+    PRIMARY KEY (queue, key)
 ) WITH (fillfactor = 50);
 
 -- What workflows have really used of a rate, in place of the units of their starts: see used_units.sql.
