@@ -31,8 +31,8 @@ class Current:
     """The workflow, step and attempt of the running code. In a workflow's body the last two are ``None``."""
 
     workflow_id: str
-    """With ``engine.run`` of an async workflow and no id given, others find it from the first operation of its body on.
-    So they do with an async child that its parent waits for.
+    """With ``engine.run`` and no id given, others find it from the first operation of its body on, or some milliseconds
+    after a sync body has begun. So they do with an async child that its parent waits for.
     """
     step_key: str | None = None
     attempt: str | None = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dbosflow import workflow
+from dbosflow._runtime.execution import openings
 from dbosflow._store.batch_rows import parameters
 from dbosflow._store.start_options import StartOptions
 
 if TYPE_CHECKING:
+    from dbosflow.workflows import Workflow
     from tests.costs.conftest import OpenEngine
     from tests.costs.wire import Wire
 
@@ -21,6 +23,11 @@ OPTIONS = StartOptions(timeout=3600.0)
 @workflow
 async def costs_started() -> None:
     """Ends at once."""
+
+
+@workflow
+def costs_started_on_thread() -> None:
+    """The same."""
 
 
 def test_the_statement_has_the_parameters_of_options_only_with_options() -> None:
@@ -46,3 +53,16 @@ async def test_options_travel_only_with_a_start_that_has_some(
     form = "lone" if options is None else "one"  # attributes are written by a part of their own
     starts = {name: count for name, count in counts.executed.items() if "starts" in name or "enqueue" in name}
     assert starts == {f"batch {form}_starts{suffixes[0]}": 1, f"workflow.enqueue{suffixes[1]}": 1}
+
+
+@pytest.mark.parametrize("flow", [costs_started, costs_started_on_thread])
+async def test_a_workflow_that_waits_for_nothing_is_one_statement(
+    open_engine: OpenEngine, line: Wire, flow: Workflow[[], Any, None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a thread if it ends in time, which is not the question here."""
+    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 3600.0)
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await engine.run_async(flow)
+    batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
+    assert batches == {"batch lone_starts_outcomes": 1}

@@ -24,6 +24,7 @@ from tests.proof.programs.plain import (
     swept_family,
     swept_fan_out,
     swept_nothing,
+    swept_nothing_on_thread,
     swept_opening,
     swept_openings,
     swept_relaxed,
@@ -115,6 +116,8 @@ def _alone(name: str, target: Any, *args: Any) -> Callable[[Client], Awaitable[N
 async def _new(client: Client) -> None:
     """Bodies that begin before their workflows have rows: one ends so, the others write, wait or make branches."""
     await client.run_new("nothing", swept_nothing, 7)
+    await client.run_new("thread", swept_nothing_on_thread, 8)
+    await client.run_new("threads", swept_sequence_on_thread)
     await client.run_new("written", swept_opening, 2)
     await client.run_new("writing", swept_writing)
     await client.run_new("branches", swept_branches)

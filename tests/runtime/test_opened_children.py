@@ -7,6 +7,7 @@ wrong on the way, it is there once, or not at all; and whoever stands under its 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,9 @@ async def opened_children(count: int) -> list[int]:
 
 
 @workflow
-async def opened_parent_gives_up() -> str:
+async def opened_parent_gives_up(number: int) -> str:
     """Gives up a child whose start is being written."""
-    child = asyncio.create_task(opened_child.run_async(1))
+    child = asyncio.create_task((opened_child if number < 10 else opened_child_with_step).run_async(number))
     await sending[-1].wait()
     child.cancel()
     with suppress(asyncio.CancelledError):
@@ -184,8 +185,9 @@ async def test_a_worker_that_dies_at_a_childs_start_changes_nothing(engine: Engi
     assert disorder(urls[-1]) == []
 
 
+@pytest.mark.parametrize("number", [4, 11])
 async def test_a_child_given_up_while_its_start_is_written_is_there_once(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As any child whose start is given up: it runs, and nobody waits for it."""
     sending[:] = [asyncio.Event()]
@@ -198,7 +200,7 @@ async def test_a_child_given_up_while_its_start_is_written_is_there_once(
         return await send()
 
     with at_starts(monkeypatch, late):
-        assert await engine.run_async(opened_parent_gives_up) == "gave up"
+        assert await engine.run_async(opened_parent_gives_up, number) == "gave up"
     await eventually_async(lambda: rows(urls[-1], ALL_ENDED) == [(2, 1, "succeeded")])
     assert disorder(urls[-1]) == []
 
@@ -241,12 +243,16 @@ async def opened_parent_stops(how: str) -> str:
 @pytest.mark.parametrize("how", ["gives up", "fails"])
 async def test_a_child_whose_parent_gives_it_up_before_it_is_on_record_is_forgotten(engine: Engine, how: str) -> None:
     """It has done nothing but begin, and there is no trace of it."""
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     with suppress(LookupError):
         assert await engine.run_async(opened_parent_stops, how) == how
     ((child_id, _),) = seen
     assert standing(child_id) == []
     assert [kind for _, kind in records(urls[-1], child_id.partition("/")[0])] == ["given_up"]
     assert nothing_left(engine)
+    gc.collect()
+    assert troubles == []
 
 
 @pytest.mark.parametrize("how", ["lost", "reloaded", "cancelled"])
@@ -285,7 +291,7 @@ async def test_a_child_whose_parent_is_stopped_before_it_is_on_record_is_forgott
 def nothing_left(engine: Engine) -> bool:
     """Whether the engine runs nothing, and has counted the openings that are over."""
     core: Any = engine._core
-    return (core.executor.runner.known(), core.executor._openings) == ([], 0)
+    return (core.executor.runner.known(), len(core.executor.openings)) == ([], 0)
 
 
 # -- who has a row first -----------------------------------------------------------------------------------------------
@@ -330,11 +336,18 @@ async def opened_child_in_time(number: int) -> int:
 
 
 @workflow
+def opened_child_on_thread(number: int) -> int:
+    seen.append((current().workflow_id, standing(current().workflow_id)))
+    return number
+
+
+@workflow
 async def opened_by_other_ways() -> int:
-    """Children that others may know of, that have limits, or whose arguments are not durable."""
+    """Children that others may know of, have limits, run on threads, or have arguments that are not durable."""
     handle = await opened_child.start_async(1)
     named = await opened_child.options(workflow_id="named").start_async(2)
     found = await handle.result_async() + await named.result_async() + await opened_child_in_time(3)
+    found += await opened_child_on_thread.run_async(5)
     return found + await opened_child(int(durable.random()))
 
 
@@ -344,10 +357,10 @@ def opened_by_a_thread() -> int:
 
 
 async def test_other_children_have_their_rows_first(engine: Engine) -> None:
-    assert await engine.run_async(opened_by_other_ways) == 9
+    assert await engine.run_async(opened_by_other_ways) == 14
     assert await engine.run_async(opened_by_a_thread) == 8
     assert await engine.run_async(opened_parent.options(timeout=60), 5) == 10
-    assert [before for _, before in seen] == [[OWNED]] * 6
+    assert [before for _, before in seen] == [[OWNED]] * 7
 
 
 async def test_a_fork_asks_for_no_second_child(engine: Engine) -> None:

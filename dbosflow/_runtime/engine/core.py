@@ -27,7 +27,7 @@ from dbosflow._runtime.engine.services import Services
 from dbosflow._runtime.engine.standalone import StandaloneStreams
 from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
-from dbosflow._runtime.execution.opened_child import OpenedChild
+from dbosflow._runtime.execution.openings import OpenedChild
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.repository import not_found
@@ -208,12 +208,7 @@ class EngineCore:
     def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> OpenedChild | None:
         """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
         launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True)
-        child = OpenedChild(self.executor.runner)
-        run = self.executor.open_run(launch, request, child.opening_is_over)
-        if run is None:
-            return None
-        child.run = run
-        return child
+        return OpenedChild.begun(self.executor.openings, launch, request)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What a taken child's id stands for. Runs the workflow if it is ours: the answer of its start was lost."""

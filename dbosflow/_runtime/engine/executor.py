@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,6 +18,7 @@ from dbosflow._runtime.engine.start_callbacks import OnOpeningWritten, OnRunStar
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
+from dbosflow._runtime.execution.openings import Openings
 from dbosflow._runtime.execution.ownership import LeaseOwnership
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
@@ -39,7 +39,6 @@ from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.plain_timers import watched_timers
 from dbosflow._runtime.replay.task_factory import branch_tasks
-from dbosflow._runtime.runs.opening import Opening
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._runtime.streams.expirer import Expirer
 from dbosflow._store import workflow
@@ -47,14 +46,13 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.launch import Launch
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.process.service import Service
     from dbosflow._runtime.runs.entries import Ending
@@ -71,8 +69,6 @@ logger = logging.getLogger("dbosflow.engine")
 
 _FLUSH_LIMIT = 5.0
 """Seconds that the last batches get when the engine closes."""
-_MOST_OPENINGS = 1000
-"""Runs that may begin before their starts are durable, in one round of the loop: others have to have their turns."""
 
 
 class Executor:
@@ -146,8 +142,7 @@ class Executor:
             )
             self._waiting.append(suspender)
             self._claiming |= {"slots_taken": suspender.slots_taken}
-        self._openings = 0
-        """How many runs are in their openings now."""
+        self.openings = Openings(self.runner)
         self._resources = AsyncExitStack()
 
     def _backing(self, runner: Runner) -> Backing:
@@ -261,30 +256,13 @@ class Executor:
             start.ending = end
             self.journal.start(start)
 
-        run = self.open_run(launch, request, write)
+        run = self.openings.begin(launch, request, write)
         if run is None:
             start = start_of(request, OnRunStarted(self.runner, launch, ending))
             self.journal.start(start)
         else:
-            start = start_of(request, OnOpeningWritten(self.runner, launch, ending, run))
+            start = start_of(request, OnOpeningWritten(self.runner, launch, ending, run, self.openings))
         return ending
-
-    def open_run(self, launch: Launch, request: StartRequest, write: Callable[[Ending | None], None]) -> Run | None:
-        """Begins a body before its start is durable: see ``opening``. ``None`` if it may not begin now.
-
-        ``write`` is called at the end of the opening, in a later round of the loop.
-        """
-        if not request.definition.is_async or request.options is not None or self._openings >= _MOST_OPENINGS:
-            return None
-        run = None if self.runner.knows(launch.workflow_id) else self.runner.launch(launch)
-        if run is not None:
-            self._openings += 1
-            run.opening = Opening(partial(self._end_opening, write))
-        return run
-
-    def _end_opening(self, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
-        self._openings -= 1
-        write(ending)
 
     async def adopt(self, found: Started) -> None:
         """Runs a workflow of this worker whose start was committed, and the answer lost."""

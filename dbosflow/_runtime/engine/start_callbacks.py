@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from dbosflow._runtime.execution.launch import Launch
+    from dbosflow._runtime.execution.openings import Openings
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
     from dbosflow._runtime.runs.entries import Ending
@@ -66,18 +67,19 @@ class OnOpeningWritten(OnRunStarted):
     """The caller waits for the end of ``run``, whose opening has come before its start."""
 
     run: Run
+    openings: Openings
 
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         run = self.run
-        if result is True and self.runner.has_row(run):
+        if result is True and self.openings.has_row(run):
             run.when_settled(self.ending)
         elif result is True:  # another run begins
             OnRunStarted.__call__(self, result)  # super() does not find a class that its decorator has made anew
         elif isinstance(result, BaseException):
-            self.runner.forget(run, "its start was not written")
+            self.openings.forget(run, "its start was not written")
             _set_result(self.ending, result)
         else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks
-            self.runner.forget(run, "its start was written before")
+            self.openings.forget(run, "its start was written before")
             _set_result(self.ending, None)
 
 

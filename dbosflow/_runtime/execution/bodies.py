@@ -98,6 +98,8 @@ class Bodies:
         except BaseException as raised:  # noqa: BLE001 (whatever is raised is the body's outcome)
             error = raised
         self.over(run, value, error)
+        if run.opening is not None:
+            run.opening.end()
 
     # -- the body's outcome ------------------------------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ class Run(ReplayingRun):
         opening, self.opening = self.opening, None
         assert opening is not None
         opening.start_is_durable()
-        if self.buffer.is_pending:
+        if self.buffer.held_back:  # draws alone go with what follows
             self.environment.submit(self)
 
     def committed(self, entries: Sequence[Entry]) -> None:

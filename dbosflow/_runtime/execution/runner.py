@@ -251,25 +251,9 @@ class Runner:
         """The database takes nothing of ``run``, not even its end."""
         self._stop(run, "the database refuses its end")
 
-    def has_row(self, run: Run) -> bool:
-        """The start of ``run``, whose opening came before it, is durable, with its end if that came before it, too.
-
-        Returns whether the run is over, or goes on. If not, it was stopped or its end refused: another one is to begin.
-        """
-        assert run.opening is not None
-        ending = run.opening.ending
-        if ending is not None and not ending.refusals:
-            self.ended(run, ending)
-        elif ending is not None or run.stopping is not None:
-            return False
-        else:
-            run.start_is_durable()
-        return True
-
     def forget(self, run: Run, why: str) -> None:
         """``run``, whose opening has come before its start, gets no row of its own."""
-        run.stop(why)
-        self._remove(run)
+        self._stop(run, why, forget=True)
 
     def lease_lost(self) -> None:
         """Every run of the worker is owned elsewhere, or will be."""
@@ -299,10 +283,12 @@ class Runner:
     def _stop_soon(self, run: Run) -> None:
         self._loop.call_soon_threadsafe(self._stop, run, "the engine closes")
 
-    def _stop(self, run: Run, why: str) -> None:
+    def _stop(self, run: Run, why: str, *, forget: bool = False) -> None:
         """Stops a run, even one whose body is over and whose end is not durable yet."""
         run.stop(why)
-        if run.task is None or run.task.done():
+        if run.opening is not None and run.stopping is not None:
+            run.opening.stop(run.stopping)
+        if forget or run.task is None or run.task.done():
             self._remove(run)
 
     def reload_all(self) -> None:

@@ -126,7 +126,8 @@ async def _start(
 
     start = start_of(run, operation.key, request, child_id, arguments_text=text, decided=decided)
     # What a body is called with is not to be forgotten: none begins while the parent has outcomes that are not durable.
-    if is_awaited and start.owned and start.options is None and run.definition.is_async and not run.buffer.ahead:
+    may_open = start.owned and start.options is None and run.definition.is_async and request.definition.is_async
+    if is_awaited and may_open and not run.buffer.ahead:
         child = run.engine.open_child(child_id, request, text)
     try:
         if child is not None:

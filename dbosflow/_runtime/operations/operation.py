@@ -14,6 +14,7 @@ An operation is written once for both colours: it waits by the driver of its wor
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from dbosflow._records.keys import COMPENSATIONS, GIVEN_UP, UNTIL
@@ -100,8 +101,9 @@ class DurableOperation(Operation):
         run = self.run
         try:
             self.record = self.find_record(self.kind)
-            if run.opening is not None:
-                await self._wait_for_start(run.opening)
+            opening = run.opening  # the loop may set it to None meanwhile
+            if opening is not None:
+                await self._wait_for_start(opening)
             if self.cancellable and (run.is_draining or run.recorded_order is not None or run.request is not None):
                 await self._wait_to_begin()
         except BaseException as error:
@@ -129,7 +131,7 @@ class DurableOperation(Operation):
     async def _wait_for_start(self, opening: Opening) -> None:
         """Waits until the workflow has a row: before, nobody may notice what the operation does."""
         started = self.driver.new_waiter()
-        opening.expect(started)
+        self.driver.on_loop(partial(opening.expect, started))
         try:
             await self.driver.delivered(started)
         except asyncio.CancelledError:  # even before the operation began

@@ -24,7 +24,18 @@ class Buffer:
     buffer, and the loop's thread empties it: hence the lock.
     """
 
-    __slots__ = ("_entries", "_limit", "_room", "_waiters", "ahead", "elsewhere", "lock", "size", "submitted")
+    __slots__ = (
+        "_entries",
+        "_limit",
+        "_room",
+        "_waiters",
+        "ahead",
+        "elsewhere",
+        "held_back",
+        "lock",
+        "size",
+        "submitted",
+    )
 
     def __init__(self, limit: int) -> None:
         self.lock = threading.Lock()
@@ -36,6 +47,8 @@ class Buffer:
         """How many transactions are about to be committed on other connections."""
         self.submitted = False
         """Whether the journal was notified that something is pending."""
+        self.held_back = False
+        """Whether it was, and has taken nothing since that was not to be written yet."""
         self._limit = limit
         # Made on demand: runs consist of such objects, and the garbage collector starts by their number.
         self._entries: list[Entry] | None = None
@@ -100,7 +113,7 @@ class Buffer:
     def take(self, limit: int) -> tuple[Sequence[Entry], int, bool]:
         """Takes about ``limit`` bytes of pending entries: the entries, their size, and whether any are left."""
         with self.lock:
-            self.submitted = False
+            self.submitted = self.held_back = False
             taken, self._entries = self._entries, None
             if taken is None:
                 return (), 0, False
@@ -117,7 +130,7 @@ class Buffer:
     def hold_back(self) -> None:
         """Takes nothing: what is pending is not to be written yet, and the run is submitted again when it is."""
         with self.lock:
-            self.submitted = False
+            self.submitted, self.held_back = False, True
 
     def free(self, size: int, ahead: int = 0) -> None:
         """Frees the room of ``size`` bytes, and of so many outcomes that the program had, which are durable now."""

@@ -11,8 +11,11 @@ the end is refused ──► start written without it ──► the same, and th
 the process dies ──► there is no workflow, and nobody has been told of one
 ```
 
+A body on a thread is watched by the loop: it waits when it asks for an operation, and its opening is over after a few
+milliseconds in any case.
+
 A child that is waited for begins in the same way. Its start goes with its parent's record of it, and both are there or
-neither is: see ``opened_child``.
+neither is: see ``openings``.
 
 Until the start is durable, the journal takes nothing of the run, and every operation of it waits that another one could
 notice: no step begins, no child, and no message goes out. So a body whose opening is forgotten, or repeated, has done
@@ -30,13 +33,16 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """The opening of one run. ``write`` writes the start, once: with the end, or with ``None``."""
+    """The opening of one run, on the loop. ``write`` writes the start, once: with the end, or with ``None``."""
 
-    __slots__ = ("_waiters", "_write", "ending")
+    __slots__ = ("_is_told", "_stopping", "_waiters", "_write", "ending")
 
     def __init__(self, write: Callable[[Ending | None], None]) -> None:
         self._write: Callable[[Ending | None], None] | None = write
         self._waiters: tuple[Waiter, ...] = ()
+        self._is_told = False
+        """Whether operations may begin, or never will."""
+        self._stopping: BaseException | None = None
         self.ending: Ending | None = None
         """The end of the workflow, if that is written with its start."""
 
@@ -50,12 +56,29 @@ class Opening:
         return True
 
     def expect(self, waiter: Waiter) -> None:
-        """Notifies ``waiter`` when the start is durable."""
+        """Has the start written, and notifies ``waiter`` when it is durable, or when the run has stopped."""
+        self.end()
         self._waiters = (*self._waiters, waiter)
+        if self._is_told:
+            self._tell()
 
     def start_is_durable(self) -> None:
         """Lets the operations begin that wait for the start."""
+        self._is_told = True
+        self._tell()
+
+    def stop(self, stopping: BaseException) -> None:
+        """The run was stopped: its start is written all the same, and the operations that wait for it do not begin."""
+        self.end()
+        self._is_told, self._stopping = True, stopping
+        self._tell()
+
+    def _tell(self) -> None:
         waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
-            if not waiter.done():
+            if waiter.done():
+                continue
+            if self._stopping is not None:
+                waiter.set_exception(self._stopping)
+            else:
                 waiter.set_result(None)

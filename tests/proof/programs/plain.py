@@ -131,6 +131,12 @@ async def swept_nothing(number: int) -> int:
 
 
 @workflow
+def swept_nothing_on_thread(number: int) -> int:
+    """The same, on a thread."""
+    return number * 13
+
+
+@workflow
 async def swept_opening(number: int) -> int:
     """Writes before it waits for anything, and ends without having waited."""
     for place in range(number):

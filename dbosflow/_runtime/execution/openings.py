@@ -1,0 +1,116 @@
+"""Runs whose bodies begin before their starts are written: see ``opening``."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.runs.opening import Opening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.execution.launch import Launch
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
+
+_MOST_OPENINGS = 1000
+"""Runs that may begin before their starts are durable, in one round of the loop: others have to have their turns."""
+_LONGEST_ON_THREAD = 0.005
+"""Seconds after which the start of a sync workflow is written, whatever its body does on its thread."""
+
+
+class Openings:
+    """The openings of one runner's runs."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self._now = 0
+
+    def __len__(self) -> int:
+        """How many runs are in their openings now."""
+        return self._now
+
+    def begin(self, launch: Launch, request: StartRequest, write: Callable[[Ending | None], None]) -> Run | None:
+        """Begins a body before its start is durable; ``None`` if it may not begin now.
+
+        ``write`` is called at the end of the opening, in a later round of the loop.
+        """
+        if request.options is not None or self._now >= _MOST_OPENINGS or self._runner.knows(launch.workflow_id):
+            return None
+        run = self._runner.launch(launch)
+        if run is not None:
+            self._now += 1
+            run.opening = Opening(partial(self._is_over, write))
+            if not request.definition.is_async:
+                self._loop.call_later(_LONGEST_ON_THREAD, run.opening.end)
+        return run
+
+    def _is_over(self, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
+        self._now -= 1
+        write(ending)
+
+    def has_row(self, run: Run) -> bool:
+        """The start of ``run`` is durable, with its end if that came before it.
+
+        Returns whether the run is over, or goes on. If not, it was stopped or its end refused: another one is to begin.
+        """
+        assert run.opening is not None
+        ending = run.opening.ending
+        if ending is not None and not ending.refusals:
+            self._runner.ended(run, ending)
+        elif ending is not None or run.stopping is not None:
+            return False
+        else:
+            run.start_is_durable()
+        return True
+
+    def forget(self, run: Run, why: str) -> None:
+        """``run`` gets no row of its own."""
+        self._runner.forget(run, why)
+
+
+class OpenedChild:
+    """The run of a child, until the statement with its parent's record decides about it."""
+
+    __slots__ = ("_decided", "_opened", "_openings", "run")
+
+    run: Run
+
+    def __init__(self, openings: Openings) -> None:
+        self._openings = openings
+        self._opened: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+        self._decided = False
+
+    @classmethod
+    def begun(cls, openings: Openings, launch: Launch, request: StartRequest) -> OpenedChild | None:
+        """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
+        child = cls(openings)
+        run = openings.begin(launch, request, child._opening_is_over)
+        if run is None:
+            return None
+        child.run = run
+        return child
+
+    def _opening_is_over(self, ending: Ending | None) -> None:
+        """The body has come to its end, or has to wait: its start is to be written."""
+        if not self._opened.done():  # otherwise the parent has given it up
+            self._opened.set_result(ending)
+
+    async def opened(self) -> Ending | None:
+        """Waits until its start is to be written: with this end, or without any."""
+        return await self._opened
+
+    def has_row(self) -> bool:
+        """Its start is durable; returns whether it is over, or goes on. Otherwise another run of it is to begin."""
+        self._decided = True
+        return self._openings.has_row(self.run)
+
+    def forget(self) -> None:
+        """Its parent waits for it no more. If its start is not durable by now, this run of it is over."""
+        if not self._decided:
+            self._openings.forget(self.run, "its start was not written with its parent's record")

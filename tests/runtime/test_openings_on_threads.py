@@ -1,0 +1,283 @@
+"""The body of a sync workflow, too, may begin before its workflow has a row; its start goes out soon, whatever it does.
+
+If it ends before, the workflow is one row. If it asks for anything durable, that waits for the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, current, durable, step, workflow, write_stream
+from dbosflow._runtime.execution import openings
+from dbosflow.testing.rig import rig_of
+from tests.behaviour.tables import disorder, records, rows, stored_values
+from tests.runtime.opening_faults import ONE_ROW, OWNED, AtStart, at_starts, standing_in
+from tests.support import TIMEOUT, eventually, eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow._store.batch_rows import BatchRows
+    from dbosflow.testing.points import When
+
+PATIENCE = 30.0
+ran: Counter[str] = Counter()
+seen: list[Any] = []
+urls: list[str] = []
+goes_on: list[threading.Event] = []
+
+
+@pytest.fixture(autouse=True)
+def forget(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran.clear()
+    seen.clear()
+    urls[:] = [database_url]
+    goes_on[:] = [threading.Event()]
+    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 3600.0)  # where a test is not about that
+
+
+def standing(workflow_id: str) -> list[tuple[Any, ...]]:
+    """The workflow's row as others see it now."""
+    return standing_in(urls[-1], workflow_id)
+
+
+@step
+def threaded_looks() -> list[tuple[Any, ...]]:
+    """The row of its own workflow, as its body finds it."""
+    return standing(current().workflow_id)
+
+
+@workflow
+def threaded_ends_at_once(number: int) -> int:
+    ran["ends"] += 1
+    seen.append(current().workflow_id)
+    return number + 1
+
+
+@workflow
+def threaded_fails_at_once() -> None:
+    seen.append(current().workflow_id)
+    msg = "at once"
+    raise LookupError(msg)
+
+
+@workflow
+def threaded_asks_first() -> list[Any]:
+    ran["asks"] += 1
+    seen.append(current().workflow_id)
+    return threaded_looks()
+
+
+@workflow
+def threaded_writes_first(count: int) -> int:
+    ran["writes"] += 1
+    seen.append(current().workflow_id)
+    for number in range(count):
+        write_stream("values", number)
+    return count
+
+
+@workflow
+def threaded_draws() -> int:
+    seen.append(current().workflow_id)
+    return int(durable.random())
+
+
+@workflow
+def threaded_goes_on() -> int:
+    """Does without an operation until it is let."""
+    ran["goes on"] += 1
+    seen.append(current().workflow_id)
+    assert goes_on[-1].wait(TIMEOUT)
+    return 7
+
+
+async def run(engine: Engine, flow: Any, *args: Any) -> Any:
+    return await asyncio.wait_for(engine.run_async(flow, *args), PATIENCE)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> Any:
+    async with Engine(database_url, safety_poll=3600) as engine:
+        yield engine
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The statements with starts."""
+    sent: list[BatchRows] = []
+
+    async def note(rows_sent: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
+        sent.append(rows_sent)
+        return await send()
+
+    with at_starts(monkeypatch, note):
+        yield sent
+
+
+async def test_a_sync_workflow_that_asks_for_nothing_is_one_row(engine: Engine, sent: list[BatchRows]) -> None:
+    """Whether it succeeds or fails."""
+    assert await run(engine, threaded_ends_at_once, 1) == 2
+    with pytest.raises(LookupError, match="at once"):
+        await run(engine, threaded_fails_at_once)
+    assert [len(one.outcomes) for one in sent] == [1, 1]
+    assert [standing(one)[0][0] for one in seen] == ["succeeded", "failed"]
+    assert standing(seen[0]) == [ONE_ROW]
+    assert ran["ends"] == 1
+
+
+def test_one_that_is_run_from_a_thread_is_so_too(database_url: str, sent: list[BatchRows]) -> None:
+    with Engine(database_url) as engine:
+        assert engine.run(threaded_ends_at_once, 4) == 5
+    assert [len(one.outcomes) for one in sent] == [1]
+
+
+async def test_its_first_step_begins_when_the_row_is_there(engine: Engine) -> None:
+    """And is not kept waiting for any time to pass."""
+    assert await run(engine, threaded_asks_first) == [list(OWNED)]
+    assert ran["asks"] == 1
+    assert records(urls[-1], seen[0]) == [("threaded_looks#0", "step")]
+
+
+@pytest.mark.parametrize("flow", [threaded_draws, threaded_writes_first])
+async def test_what_is_more_than_a_row_is_started_as_ever(engine: Engine, flow: Any, sent: list[BatchRows]) -> None:
+    """The start goes out by itself, when the body is over, and the rest behind it."""
+    await run(engine, flow, *([3] if flow is threaded_writes_first else []))
+    assert [one.outcomes for one in sent] == [[]]
+    assert standing(seen[0]) == [ONE_ROW]
+    if flow is threaded_writes_first:
+        assert stored_values(urls[-1], seen[0], "values")[:3] == [(0, 0), (1, 1), (2, 2)]
+    assert disorder(urls[-1]) == []
+
+
+async def test_a_body_that_takes_its_time_has_its_row_meanwhile(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a crash of its worker is not the end of it, and others see that it runs."""
+    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 0.005)
+    running = asyncio.ensure_future(engine.run_async(threaded_goes_on))
+    await eventually_async(lambda: bool(seen) and standing(seen[0]) == [OWNED])
+    goes_on[-1].set()
+    assert await running == 7
+    assert standing(seen[0]) == [ONE_ROW]
+
+
+@pytest.mark.parametrize(
+    ("flow", "args"), [(threaded_ends_at_once, (1,)), (threaded_asks_first, ()), (threaded_writes_first, (2,))]
+)
+@pytest.mark.parametrize("lost", ["before", "after"])
+async def test_a_lost_answer_to_its_start_changes_nothing(
+    engine: Engine, lost: str, flow: Any, args: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = 0
+
+    async def cut(_: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
+        nonlocal times
+        times += 1
+        if times == 1:
+            if lost == "after":
+                await send()
+            msg = "cut off"
+            raise psycopg.OperationalError(msg)
+        return await send()
+
+    with at_starts(monkeypatch, cut):
+        result = await run(engine, flow, *args)
+    assert result == 2 or result[0][0] == "running"
+    assert times == 2
+    assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
+    assert ran.total() == (1 if flow is threaded_ends_at_once or lost == "before" else 2)
+    assert disorder(urls[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("flow", "args"), [(threaded_ends_at_once, (1,)), (threaded_asks_first, ()), (threaded_writes_first, (2,))]
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lease_lost_at_its_start_changes_nothing(
+    engine: Engine, when: When, flow: Any, args: tuple[Any, ...]
+) -> None:
+    """A thread that waits for the start is let go: its body begins anew under the next lease."""
+    with rig_of(engine).trap(AtStart(when)) as trap:
+        result = await run(engine, flow, *args)
+    assert trap.sprung
+    assert result == 2 or result[0][0] == "running"
+    assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
+    assert disorder(urls[-1]) == []
+
+
+async def test_a_lease_lost_while_it_runs_begins_it_anew(engine: Engine) -> None:
+    """Its start is written at once, so that its caller does not wait for what the old thread does."""
+    core: Any = engine._core
+    running = asyncio.ensure_future(engine.run_async(threaded_goes_on))
+    await eventually_async(lambda: bool(seen))
+    core.executor.runner.lease_lost()
+    await eventually_async(lambda: ran["goes on"] == 2)
+    goes_on[-1].set()
+    assert await asyncio.wait_for(running, PATIENCE) == 7
+    assert seen[0] == seen[1]
+    assert standing(seen[0]) == [ONE_ROW]
+
+
+@pytest.mark.parametrize("flow", [threaded_goes_on, threaded_asks_first])
+async def test_an_engine_that_closes_leaves_it_to_others(
+    database_url: str, flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start is written, and nothing of it begins any more: another worker carries it out."""
+    held = asyncio.Event()
+
+    async def hold(_: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
+        await held.wait()
+        return await send()
+
+    with at_starts(monkeypatch, hold):
+        engine = Engine(database_url, safety_poll=3600, grace=0.0)
+        await engine.open_async()
+        running = asyncio.ensure_future(engine.run_async(flow))
+        await eventually_async(lambda: bool(seen))
+        closing = asyncio.ensure_future(engine.close_async())
+        core: Any = engine._core
+        await eventually_async(lambda: core.executor.runner.is_closing)
+        held.set()
+        await closing
+    assert len(await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), PATIENCE)) == 1
+    goes_on[-1].set()
+    async with Engine(database_url) as other:
+        result = await other.handle(seen[0]).result_async(timeout=PATIENCE)
+    assert result == 7 or result[0][0] == "running"
+
+
+def test_more_than_there_are_threads_come_to_their_ends(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a thread has its row meanwhile."""
+    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 0.005)
+    with Engine(database_url, workflow_threads=2) as engine:
+        first = [threading.Thread(target=engine.run, args=(threaded_goes_on,)) for _ in range(5)]
+        for one in first:
+            one.start()
+        running = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'running'"
+        assert eventually(lambda: rows(database_url, running) == [(5,)])
+        assert ran["goes on"] == 2
+        goes_on[-1].set()
+        for one in first:
+            one.join(TIMEOUT)
+    assert rows(database_url, "SELECT count(*), min(status) FROM dbosflow.workflow") == [(5, "succeeded")]
+
+
+def test_one_whose_id_is_known_has_its_row_first(database_url: str) -> None:
+    """Whoever has the id may ask for it at once."""
+    with Engine(database_url) as engine:
+        for options in ({"workflow_id": "known"}, {"timeout": 60}):
+            engine.run(threaded_looks_itself.options(**options))
+        engine.start(threaded_looks_itself).result()
+    assert seen == [[OWNED]] * 3
+
+
+@workflow
+def threaded_looks_itself() -> None:
+    seen.append(standing(current().workflow_id))
