@@ -11,6 +11,7 @@ from dbosflow._records.pins import partition_of, stored_queue
 from dbosflow._runtime.queues.limits import QueueLimits
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._store import queue
+from dbosflow._store.notify import limits_topic
 from tests.protocol.schedules import NAME, PATIENCE, SCHEMA
 from tests.protocol.test_partitions import claim, enqueued, keys
 from tests.protocol.test_queue_limits import end, limited
@@ -210,8 +211,9 @@ async def test_a_claimer_knows_the_earliest_time_of_all_partitions_and_asks_that
            FROM generate_series(1, 300) n"""
     )
     nothing: Any = None
+    announced: list[str] = []
     limits = QueueLimits(
-        "q", pool=nothing, schema=SCHEMA, wakeups=Wakeups(), announce=lambda _: None, wake=lambda: None
+        "q", pool=nothing, schema=SCHEMA, wakeups=Wakeups(), announce=announced.extend, wake=lambda: None
     )
     which: dict[str, Any] = {"freed": 0, "limit": 5, "names": [NAME]}
     looks, again = 0, True
@@ -230,3 +232,4 @@ async def test_a_claimer_knows_the_earliest_time_of_all_partitions_and_asks_that
     assert [partition_of(one.queue) for one in found[0]] == ["0222"]
     await end(lease, *found[0])
     limits.close()
+    assert announced == [limits_topic("q")], "nobody else may know that time"
