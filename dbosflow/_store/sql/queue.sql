@@ -76,8 +76,8 @@ least(
                coalesce(f.own_units <= f.tokens, true) AS has_units,
                CASE WHEN f.epoch > 0 THEN true
                     WHEN f.units > p.tokens OR f.own_units > f.tokens THEN :suspects::boolean AND coalesce((
-                        SELECT true FROM dbosflow.workflow w -- these have begun before
-                        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(f.names)
+                        SELECT true FROM unnest(f.names) AS n (name), dbosflow.workflow w -- these have begun before
+                        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = n.name
                           AND w.queue = (:queue::text || CASE WHEN k.key = '' THEN '' ELSE chr(31) || k.key END) COLLATE "default"
                         LIMIT 1), false)
                     ELSE false END AS has_begun
@@ -264,11 +264,17 @@ WITH RECURSIVE lease AS MATERIALIZED (
     SELECT w.id
     FROM partition p
     CROSS JOIN LATERAL (
-        SELECT w.id FROM dbosflow.workflow w
-        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = ANY(p.names)
-          AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
-        ORDER BY w.queue, w.recoveries, w.created_at, w.id
-        LIMIT CASE WHEN :suspects::boolean THEN 1 ELSE 0 END
+        SELECT w.id
+        FROM unnest(p.names) AS n (name)
+        CROSS JOIN LATERAL (
+            SELECT w.id, w.recoveries, w.created_at FROM dbosflow.workflow w
+            WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.name = n.name
+              AND w.queue = (:queue::text || CASE WHEN p.key = '' THEN '' ELSE chr(31) || p.key END) COLLATE "default"
+            ORDER BY w.queue, w.name, w.recoveries, w.created_at, w.id
+            LIMIT CASE WHEN :suspects::boolean THEN 1 ELSE 0 END
+        ) AS w
+        ORDER BY w.recoveries, w.created_at, w.id
+        LIMIT 1
     ) AS w
     ORDER BY p.number
     LIMIT coalesce((SELECT least(goal, 1) FROM room), 0)

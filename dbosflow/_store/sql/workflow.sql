@@ -107,12 +107,28 @@ WITH RECURSIVE lease AS MATERIALIZED (
 ), known AS MATERIALIZED (
     SELECT l.name, l.priority, l.created_at, l.id, count(*) OVER () AS names FROM leap l WHERE l.name = ANY(:names::text[])
 ), suspect AS MATERIALIZED (
-    SELECT w.id
-    FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(ARRAY(SELECT name FROM known))
-    ORDER BY w.queue, w.recoveries, w.created_at, w.id
-    LIMIT CASE WHEN :suspects::boolean THEN least(:limit::integer, 1) ELSE 0 END
-    FOR UPDATE SKIP LOCKED
+    SELECT f.id
+    FROM (
+        SELECT k.name
+        FROM known k
+        CROSS JOIN LATERAL ( -- not `name = ANY`, for which older servers may read those of all names
+            SELECT w.recoveries, w.created_at, w.id
+            FROM dbosflow.workflow w
+            WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = k.name
+            ORDER BY w.queue, w.name, w.recoveries, w.created_at, w.id
+            LIMIT CASE WHEN :suspects::boolean THEN 1 ELSE 0 END
+        ) AS f
+        ORDER BY f.recoveries, f.created_at, f.id
+    ) AS k
+    CROSS JOIN LATERAL (
+        SELECT w.id
+        FROM dbosflow.workflow w
+        WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = k.name
+        ORDER BY w.queue, w.name, w.recoveries, w.created_at, w.id
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS f
+    LIMIT least(:limit::integer, 1)
 ), accused AS (
     UPDATE dbosflow.worker k SET suspect = s.id
     FROM suspect s
