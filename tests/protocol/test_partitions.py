@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.protocol.schedules import Database, WorkerLease
 
 WINDOW = 64
-"""Partitions that a claim looks at, at most."""
+"""Partitions that a claim looks at, at most, besides those that it serves."""
 
 
 async def enqueued(db: Database, key: str | None, count: int = 1, *, version: str | None = None) -> None:
@@ -75,6 +76,16 @@ async def test_a_partition_gets_its_weight_in_each_turn_over_any_claims(db: Data
     assert await served(lease, 10) == [*"abbbcabbbc"]
     found = [key for _ in range(5) for key in await served(lease, 1, 2)]
     assert sorted(found) == sorted([*"abbbcabbbc"])
+
+
+async def test_one_claim_serves_as_many_partitions_as_it_may_take(db: Database) -> None:
+    """Only those in which nothing may run are counted against what it looks at."""
+    lease = await db.lease()
+    await limited(db)
+    for number in range(WINDOW + 10):
+        await enqueued(db, f"{number:03}")
+    claimed, _ = await claim(lease, limit=WINDOW + 9)
+    assert keys(claimed) == [f"{number:03}" for number in range(WINDOW + 9)]
 
 
 async def test_one_claim_gives_each_partition_its_share(db: Database) -> None:
@@ -223,3 +234,26 @@ async def test_what_waits_in_small_partitions_does_not_wait_for_a_large_one(db: 
         await asyncio.gather(*(work() for _ in range(4)))
     assert await beyond(db) == []
     assert of_large <= 2 * each, "a turn for each turn of the others, and a little more"
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+@pytest.mark.parametrize("pins", [(None, "v"), ("w", None), ("w", "v")], ids=str)
+async def test_a_look_sees_what_waits_in_a_partition_for_workers_of_another_version(
+    db: Database, key: str | None, pins: tuple[str | None, str | None]
+) -> None:
+    """So whoever made room there, and cannot take it, tells others: if there are workers of that version."""
+    own, other = pins
+    lease, their = await db.lease(), await db.lease()
+    await limited(db, partition_concurrency=1)
+    await enqueued(db, key, version=own)
+    (first,), _ = await claim(lease, queue=stored_queue("q", own), hinted=[key or ""])
+    await enqueued(db, key, version=other)
+    await end(lease, first)
+
+    async def open_keys() -> Any:
+        _, room = await claim(lease, queue=stored_queue("q", own), hinted=[key or ""])
+        return None if room.open_keys is None else json.loads(room.open_keys)
+
+    assert await open_keys() == ({key or "": 1} if other is None else None)
+    await db.rows("UPDATE dbosflow.worker SET version_name = %s WHERE id = %s", other, their.id)
+    assert await open_keys() == {key or "": 1}

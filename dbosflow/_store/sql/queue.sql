@@ -126,7 +126,7 @@ SELECT q.*, CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :
        :after_lap::integer < 0 AND q.served IS NOT NULL AND q.turn < coalesce((q.weights ->> q.served)::integer, 1) AS resumes
 
 -- name: part_ring (a recursive query `ring`: the partitions from the place on, in the order of their keys, until a number of
--- them have what may run now, or 64 were looked at, or all)
+-- them have what may run now, or 64 others were looked at, or all)
 -- What has no partition key is in the ring, too, under the empty key. `held`: the units that one is short of which is before
 -- others; behind it nothing begins, only what has begun before goes on. Index: workflow_partitioned, a probe for each.
 (
@@ -159,7 +159,7 @@ SELECT q.*, CASE WHEN :after_lap::integer < 0 THEN coalesce(q.served, '') ELSE :
         SELECT coalesce(r.held, CASE WHEN one.may AND one.needs > p.tokens THEN one.needs END) AS held,
                one.may AND (one.needs IS NULL OR r.held IS NULL AND one.needs <= p.tokens) AS is_ready
     ) AS now
-    WHERE r.number < 64 AND r.found < p.goal
+    WHERE r.number < 64 + r.found AND r.found < p.goal
 )
 
 -- name: lock (the turn of one claimer, until its transaction ends; and why there is none)
@@ -188,6 +188,12 @@ WITH RECURSIVE found AS MATERIALIZED (
     CROSS JOIN last l
     CROSS JOIN unnest(:hinted::text[]) AS k (key)
     CROSS JOIN LATERAL :part_probe AS one
+), waiting AS ( -- the names under which work of the queue waits, also such that only workers of other versions take
+    SELECT :name::text AS name
+    UNION ALL
+    SELECT v.name FROM (
+        SELECT DISTINCT 'dbosflow/pinned/' || k.version_name || '/' || :name::text AS name FROM dbosflow.worker k
+        WHERE k.state = 'live' AND k.version_name IS NOT NULL) AS v
 ), seen AS MATERIALIZED (
     SELECT bool_or(s.waits) AS waits, bool_or(s.may) AS may, max(s.held) AS held,
            bool_or(s.is_ready OR s.may AND f.is_put_back IS TRUE) AS is_ready,
@@ -214,9 +220,12 @@ SELECT f.is_open, f.room::integer AS room, f.settled, f.paused_for, seen.waits, 
        seen.is_ready, seen.is_crowded, last.is_round, last.lap, last.key::text AS key, place.until::text AS until,
        (SELECT json_object_agg(h.key, h.room) FROM hinted h
         WHERE h.room > 0 AND h.short_for IS NULL AND (
-            SELECT true FROM dbosflow.workflow w -- not EXISTS, which would hash all that waits
-            WHERE w.status = 'queued'
-              AND w.queue = (:queue::text || CASE WHEN h.key = '' THEN '' ELSE chr(31) || h.key END) COLLATE "default"
+            SELECT true FROM waiting q -- not EXISTS, which would hash all that waits
+            CROSS JOIN LATERAL (
+                SELECT FROM dbosflow.workflow w
+                WHERE w.status = 'queued'
+                  AND w.queue = (q.name || CASE WHEN h.key = '' THEN '' ELSE chr(31) || h.key END) COLLATE "default"
+                LIMIT 1) AS w
             LIMIT 1))::text AS open_keys,
        last.is_passed, CASE WHEN f.partition_unit IS NOT NULL THEN coalesce(seen.short_for::text, '{}') END AS short_for
 FROM found f

@@ -245,6 +245,9 @@ CREATE TABLE dbosflow.worker (
     schedules          json                                -- that its code declares: their fingerprints by name; null: older code
 ) WITH (fillfactor = 10);
 
+-- Scanned when a partition gets room, for those who may wait for it. No renewal touches it.
+CREATE INDEX worker_version_name ON dbosflow.worker (version_name) WHERE state = 'live' AND version_name IS NOT NULL;
+
 -- The queues with limits. A claim from one holds its row FOR NO KEY UPDATE, and counts in a later statement of the same
 -- transaction what runs: see queue.sql. A queue without a row has no limits, and its claims lock nothing here.
 CREATE TABLE dbosflow.queue (
