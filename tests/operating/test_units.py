@@ -212,6 +212,16 @@ def test_what_began_before_the_rate_has_nothing_to_give_back(engine: Engine, tak
     assert taken() == 20
 
 
+@pytest.mark.parametrize("limit", ["rate", "partition_rate"])
+def test_an_estimate_of_many_thousands_of_years_is_given_back(engine: Engine, limit: str) -> None:
+    """The start has taken no more of it than a century; the database has no interval for all of it."""
+    serve(engine, "q")
+    limits: dict[str, Any] = {limit: Rate(1, per=10_000, burst=2)}
+    engine.queues.apply(Queue("q", **limits))
+    handle = engine.start(using_in_body.options(queue="q", partition_key="a", units=2_000_000_000), 1)
+    handle.result(timeout=PATIENCE)
+
+
 def test_a_replay_does_not_count_again(database_url: str, execute: Execute) -> None:
     """Whether the record of the call was written or not; and a repeated step counts in its new attempt."""
     interruption = Interruption()

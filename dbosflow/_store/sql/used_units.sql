@@ -80,7 +80,7 @@ WITH call AS MATERIALIZED (
     WHERE r.name = c.bucket AND r.name = ANY(ARRAY(SELECT name FROM bucket))
 ), moved_partition AS (
     INSERT INTO dbosflow.partition_rate AS r (queue, key, next_at, moved_at)
-    SELECT c.queue, c.partition, c.at + least(c.units * c.unit, 3e9) * interval '1 second', c.at
+    SELECT c.queue, c.partition, c.at + greatest(least(c.units * c.unit, 3e9), -3e9) * interval '1 second', c.at
     FROM (
         SELECT c.*, q.partition_unit AS unit, clock_timestamp() AS at
         FROM change_of_partition c
@@ -99,6 +99,6 @@ WHERE EXISTS (SELECT FROM change c WHERE c.units < 0 AND (q.name = c.queue OR q.
    OR EXISTS (SELECT FROM change_of_partition c WHERE c.units < 0 AND q.name = c.queue)
 ORDER BY q.name;
 
--- name: part_moved (when all of the rate of the row `r` is even after the change `c`; up to a century ahead)
+-- name: part_moved (when all of the rate of the row `r` is even after the change `c`; by up to a century, either way)
 greatest(r.rate_next_at - greatest(r.rate_moved_at - clock_timestamp(), interval '0'), clock_timestamp())
-    + least(c.units * r.rate_period / r.rate_count, 3e9) * interval '1 second'
+    + greatest(least(c.units * r.rate_period / r.rate_count, 3e9), -3e9) * interval '1 second'
