@@ -156,6 +156,26 @@ async def test_what_is_more_than_a_row_is_started_as_ever(engine: Engine, flow: 
     assert disorder(urls[-1]) == []
 
 
+@workflow
+def threaded_asks_or_not(*, asks: bool) -> bool:
+    """Whether it has begun before its row is there."""
+    has_row = bool(standing(current().workflow_id))
+    if asks:
+        threaded_looks()
+    return not has_row
+
+
+async def test_where_openings_are_for_nothing_the_next_runs_begin_behind_their_rows(engine: Engine) -> None:
+    """More each time, and none where one has come to its end."""
+
+    async def begun_early(times: int, *, asks: bool) -> list[int]:
+        return [number for number in range(times) if await engine.run_async(threaded_asks_or_not, asks=asks)]
+
+    assert await begun_early(60, asks=True) == [0, 2, 6, 14, 30, 46]
+    assert await begun_early(5, asks=False) == [2, 3, 4]
+    assert await begun_early(4, asks=True) == [0, 2]
+
+
 async def test_a_body_that_takes_its_time_has_its_row_meanwhile(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.runner import Runner
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow.definitions import WorkflowDef
 
 _MOST_OPENINGS = 1000
 """Runs that may begin before their starts are durable, in one round of the loop: others have to have their turns."""
 _LONGEST_ON_THREAD = 0.005
 """Seconds after which the start of a sync workflow is written, whatever its body does on its thread."""
+_LONGEST_PAUSE = 15
+"""Runs of a sync workflow that begin behind their rows, at most, where its last openings have not been its end: such an
+opening is for nothing, and its two switches of threads take a tenth of the time of a workflow with one step."""
 
 
 class Openings:
@@ -30,6 +34,8 @@ class Openings:
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._now = 0
+        self._pauses: dict[str, tuple[int, int]] = {}
+        """Of sync workflows, by name: runs that begin behind their rows until the next opening, now and at first."""
 
     def __len__(self) -> int:
         """How many runs are in their openings now."""
@@ -40,19 +46,33 @@ class Openings:
 
         ``write`` is called at the end of the opening, in a later round of the loop.
         """
+        definition = request.definition
         if request.options is not None or self._now >= _MOST_OPENINGS or self._runner.knows(launch.workflow_id):
+            return None
+        left, pause = self._pauses.get(definition.name, (0, 0))
+        if left:
+            self._pauses[definition.name] = left - 1, pause
             return None
         run = self._runner.launch(launch)
         if run is not None:
             self._now += 1
-            run.opening = Opening(partial(self._is_over, write))
-            if not request.definition.is_async:
+            run.opening = Opening(partial(self._is_over, definition, write))
+            if not definition.is_async:
                 self._loop.call_later(_LONGEST_ON_THREAD, run.opening.end)
         return run
 
-    def _is_over(self, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
+    def _is_over(self, definition: WorkflowDef, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
         self._now -= 1
+        if not definition.is_async:
+            self._note(definition.name, was_for_nothing=ending is None)
         write(ending)
+
+    def _note(self, name: str, *, was_for_nothing: bool) -> None:
+        """Notes what an opening on a thread has come to; the pause until the next is doubled if that is nothing."""
+        _, pause = self._pauses.pop(name, (0, 0))
+        if was_for_nothing:
+            pause = min(2 * pause + 1, _LONGEST_PAUSE)
+            self._pauses[name] = pause, pause
 
     def has_row(self, run: Run) -> bool:
         """The start of ``run`` is durable, with its end if that came before it.

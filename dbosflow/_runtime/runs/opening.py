@@ -12,7 +12,7 @@ the process dies ──► there is no workflow, and nobody has been told of one
 ```
 
 A body on a thread is watched by the loop: it waits when it asks for an operation, and its opening is over after a few
-milliseconds in any case.
+milliseconds in any case. Where openings of a workflow are mostly for nothing, most of its runs begin without one.
 
 A child that is waited for begins in the same way. Its start goes with its parent's record of it, and both are there or
 neither is: see ``openings``.
