@@ -27,6 +27,8 @@ _CHUNK_SIZE = 4 * 1024 * 1024
 _READ = 1024 * 1024
 """Characters that are read from the file at once, off the event loop; a line may be longer."""
 _MAY_COME = frozenset({"queued", "scheduled", "waiting", "blocked", "succeeded", "failed", "cancelled"})
+_CHARGES = {"charged", "charged_partition"}
+"""Columns that say which rates a start has taken units of: not those here, so it has nothing to give back to them."""
 
 
 class Lines:
@@ -216,6 +218,7 @@ class _Tree:
             raise damaged(number, str(error)) from None
         if row["status"] == "queued":
             self.queues.add(row.get("queue") or "")
+        row |= dict.fromkeys(_CHARGES & row.keys())
 
     async def _flush(self) -> None:
         chunk, self._chunk, self._size = self._chunk, [], 0

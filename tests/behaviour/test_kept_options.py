@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, continue_as_new, step, workflow
+from dbosflow import Engine, Queue, Rate, continue_as_new, current, step, workflow
 from dbosflow._store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -143,3 +143,30 @@ async def test_each_iteration_has_them_and_the_key(database_url: str, execute: E
         assert await handle.result_async(PATIENCE) == 2
         serving.cancel()
         assert (await engine.start_async(start)).workflow_id != handle.workflow_id
+
+
+@workflow(name="kept options that uses")
+async def using() -> int:
+    await current().use_async(20)
+    return 20
+
+
+def test_an_import_gives_back_no_units_that_were_never_taken_here(
+    database_url: str, empty_database_url: str, execute: Execute
+) -> None:
+    """Its start has taken them of the rates of another database."""
+    migrate(empty_database_url)
+    file = io.StringIO()
+    with Engine(database_url, executes=False) as source, Engine(empty_database_url, executes=False) as target:
+        handle = source.start(using.options(queue="q", partition_key="a", units=50))
+        execute("UPDATE dbosflow.workflow SET epoch = 1, charged = '', charged_partition = true")
+        source.workflows.export(handle.workflow_id, file)
+        file.seek(0)
+        slow = Rate(1000, per=1_000_000)
+        target.queues.apply(Queue("q", rate=slow, partition_rate=slow))
+        target.workflows.import_(file)
+        run(empty_database_url, handle)
+    with psycopg.connect(empty_database_url) as connection:
+        taken = "SELECT round(extract(epoch FROM {} - now()) / 1000)::integer FROM dbosflow.{}"
+        assert connection.execute(taken.format("rate_next_at", "queue").encode()).fetchall() == [(20,)]
+        assert connection.execute(taken.format("next_at", "partition_rate").encode()).fetchall() == [(20,)]
