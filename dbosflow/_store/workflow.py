@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbosflow._store.queries import Rows
 
 _TABLE = "workflow"
+_CLAIM = "claim"
 
 
 class FirstMessage(NamedTuple):
@@ -185,7 +186,7 @@ async def claim(
     """
     which: dict[str, Any] = {"queue": queue, "limits": queue_of(queue), "names": names, "limit": limit}
     which |= {"suspects": suspects}
-    rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
+    rows = await fetch_hot(connection, schema, _CLAIM, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
 
 

@@ -20,7 +20,7 @@ NEVER = 3600.0
 """Seconds that no test takes: what works by the clock has nothing to do."""
 
 
-_LOOKS = {"workflow.claim", "workflow.next_due", "workflow.requeue"}
+_LOOKS = {"claim.claim", "workflow.next_due", "workflow.requeue"}
 """What an executing engine looks for when it begins to listen."""
 
 

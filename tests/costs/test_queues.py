@@ -39,7 +39,7 @@ async def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_stat
             await asyncio.gather(*(handle.result_async() for handle in handles))
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
-        assert rounds <= counts.executed["workflow.claim"] <= 5 * rounds
+        assert rounds <= counts.executed["claim.claim"] <= 5 * rounds
         assert counts.batches <= 5 * rounds
         assert counts.executed["workflow.outcomes"] <= 5 * rounds + RESTLESS
         assert counts.executed["step.history"] == 0
@@ -86,4 +86,4 @@ async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_en
         await asyncio.gather(serving, return_exceptions=True)
         assert counts.executed["workflow.enqueue"] == workflows
         assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
-        assert counts.executed["workflow.claim"] <= workflows + RESTLESS
+        assert counts.executed["claim.claim"] <= workflows + RESTLESS

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _TABLES = (
     *(
         "batch",
+        "claim",
         "message",
         "outbox",
         "notify",

@@ -441,7 +441,7 @@ LISTINGS: tuple[Case, ...] = (
 
 OF_THE_WORKER = (
     Case(
-        "workflow.claim",
+        "claim.claim",
         {"worker_id": WORKER, "queue": "", "limits": "", "names": [NAME], "limit": 10, "suspects": True},
         15,
         workflow=KEY | {"workflow_queued", "workflow_suspected"},

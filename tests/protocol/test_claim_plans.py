@@ -1,6 +1,7 @@
 """What a claim reads while very much waits that it cannot take: a few pages, in every queue and whatever the plan.
 
-The plans are made while the tables are empty, as a new engine makes them.
+The plans are made while the tables are empty, as a new engine makes them; or behind a pooler, anew each time, by what
+is known of tables that were empty, or are as they are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MANY_NAMES = [NAME, *(f"known{number:03}" for number in range(199))]
 SESSIONS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "worker": ({"plan_cache_mode": "force_generic_plan"}, WORKERS_SESSION),
     "pooled": ({"plan_cache_mode": "force_custom_plan"}, {}),
+    "analyzed": ({"plan_cache_mode": "force_custom_plan"}, {}),
 }
 
 
@@ -42,10 +44,13 @@ class Claims:
     lease: WorkerLease
     connection: AsyncConnection[Any]
     parameters: dict[str, list[str]]
+    analyzes: bool
 
     async def explain(self, statement: str, **values: Any) -> Plan:
         """What one of them does with these values."""
         turn = values["name"] if statement == "claim_limited" else None
+        if self.analyzes:
+            await self.connection.execute("ANALYZE dbosflow.workflow")
         given = [values.get(name, self.lease.id) for name in self.parameters[statement]]
         return await explain(self.connection, statement, given, claims_of=turn)
 
@@ -56,11 +61,12 @@ async def claims(db: Database, request: pytest.FixtureRequest) -> Claims:
     special, session = SESSIONS[request.param]
     lease, connection = await db.lease(), await db.connect(special, session)
     texts = {
-        "claim": statements.load("workflow", SCHEMA)["claim"],
+        "claim": statements.load("claim", SCHEMA)["claim"],
         "lock": statements.load("queue", SCHEMA)["lock"],
         "claim_limited": statements.load("queue", SCHEMA)["claim"],
     }
-    found = Claims(lease, connection, {name: await prepare(connection, name, text) for name, text in texts.items()})
+    parameters = {name: await prepare(connection, name, text) for name, text in texts.items()}
+    found = Claims(lease, connection, parameters, analyzes=request.param == "analyzed")
     for statement in texts:
         await found.explain(statement, **unlimited(), **limited())
     return found

@@ -164,7 +164,7 @@ async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, kind:
 async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     """Through its index, and no further than it takes: a long queue costs no more than a short one."""
     lease = await db.lease()
-    names = await prepare(lease.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
+    names = await prepare(lease.connection, "claim", statements.load("claim", SCHEMA)["claim"])
     values = {"worker_id": lease.id, "queue": "", "limits": "", "names": [NAME], "limit": 10, "suspects": True}
     await explain(lease.connection, "claim", [values[name] for name in names])
     await populate(db, worker_id=lease.id)
@@ -180,7 +180,7 @@ async def test_a_claim_from_a_table_of_nothing_but_queued_workflows_reads_what_i
     await populate(db, worker_id=None, owned=0)
     await db.rows("UPDATE dbosflow.workflow SET status = 'queued'")
     await db.rows("ANALYZE dbosflow.workflow")
-    names = await prepare(lease.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
+    names = await prepare(lease.connection, "claim", statements.load("claim", SCHEMA)["claim"])
     values = {"worker_id": lease.id, "queue": "", "limits": "", "names": [NAME], "limit": 10, "suspects": True}
     plan = await explain(lease.connection, "claim", [values[name] for name in names])
     assert plan.access("workflow") == {"workflow_queued", "workflow_suspected", "workflow_pkey"}

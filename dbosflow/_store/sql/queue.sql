@@ -60,7 +60,7 @@ least(
 
 -- name: part_probe (the partition `k.key` of the queue in `p`: which of the names wait in it, the units that the first needs to
 -- begin, and how many more of it may run; null: none, since it has begun before, or there is no rate; and no limit)
--- By leaps over the names that the worker does not know, as in `claim` of workflow.sql. Suspects that it does not take are
+-- By leaps over the names that the worker does not know, as in claim.sql. Suspects that it does not take are
 -- passed over, but none that it does not know. A partition that is short of units of its own is passed over, like a full one:
 -- `short_for` is the seconds until it has them. It is not where the clock was put back, so that a claim moves it by nothing.
 -- Indexes: workflow_queued; workflow_suspected; workflow_slot; partition_rate_pkey.
@@ -225,6 +225,7 @@ SELECT f.is_open, f.room::integer AS room, f.settled, f.paused_for, seen.waits, 
                 SELECT FROM dbosflow.workflow w
                 WHERE w.status = 'queued'
                   AND w.queue = (q.name || CASE WHEN h.key = '' THEN '' ELSE chr(31) || h.key END) COLLATE "default"
+                ORDER BY w.queue, w.name -- not by a scan of the table, where much waits
                 LIMIT 1) AS w
             LIMIT 1))::text AS open_keys,
        last.is_passed, CASE WHEN f.partition_unit IS NOT NULL THEN coalesce(seen.short_for::text, '{}') END AS short_for
@@ -234,7 +235,7 @@ CROSS JOIN last
 CROSS JOIN place;
 
 -- name: claim (from a queue whose row this transaction holds: as many as it has room for, and its rate has units for)
--- But for that, the same as `claim` in workflow.sql, which gives the reasons. Partitions are served in turn, by weighted round
+-- But for that, the same as claim.sql, which gives the reasons. Partitions are served in turn, by weighted round
 -- robin: in a turn as many of one as it has weight, in the order of their priority. Who was served last is in the queue's
 -- row. Hinted partitions come after all others, out of turn. Those that begin are taken in strict order: one of more units
 -- than there are waits for them, and so do all behind it; one of more than the burst waits for all of that.
