@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import queue_of
-from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_together
+from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_together, in_order
 from dbosflow._store.workflow import Claimed
 from dbosflow.types import QueueInfo, Rate
 
@@ -206,7 +206,8 @@ async def delete(connection: AsyncConnection[Any], schema: str, name: str) -> bo
 
 async def delete_even(connection: AsyncConnection[Any], schema: str, after: tuple[str, str]) -> tuple[str, str] | None:
     """Removes partitions of which nothing is taken from their rate: of one page; returns where the next one begins."""
-    (row,) = await fetch_all(connection, schema, _LIMITS, "delete_even", queue=after[0], key=after[1])
+    async with in_order(connection):
+        (row,) = await fetch_all(connection, schema, _LIMITS, "delete_even", queue=after[0], key=after[1])
     return None if row["queue"] is None else (row["queue"], row["key"])
 
 

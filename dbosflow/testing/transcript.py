@@ -88,6 +88,8 @@ class Transcript(Recorder):
         self._memory = memory
         self._durable: dict[tuple[str, str, str], dict[int, str]] = {}
         self._unasked: dict[str, set[str]] = {}
+        self._opened: dict[str, str] = {}
+        """The names that children will have whose bodies have begun before their starts are durable, by id."""
         self._inputs: dict[str, Collection[str]] = {}
         """The streams of each workflow that has run which only outsiders write to."""
         self.operations: dict[DurableOperation, None] = {}
@@ -99,18 +101,25 @@ class Transcript(Recorder):
 
     def name_of(self, workflow_id: str) -> str:
         """The name of a workflow of this execution. For any other workflow, its id."""
-        return self._names.get(workflow_id, workflow_id)
+        return self._names.get(workflow_id) or self._opened.get(workflow_id, workflow_id)
 
     # -- called by the engine ----------------------------------------------------------------------------------------
 
     def launched(self, run: Run) -> None:
         """A run is about to begin."""
-        if run.workflow_id in self._names:
+        if run.workflow_id not in self._names and (parent_id := self._parent_of(run.workflow_id)) is not None:
+            self._opened[run.workflow_id] = self._names[parent_id] + run.workflow_id.removeprefix(parent_id)
+        self._inputs[run.workflow_id] = run.inputs
+        if run.workflow_id in self._names or run.workflow_id in self._opened:
             self.attach(run)
-            self._inputs[run.workflow_id] = run.inputs
             self._unasked[self.name_of(run.workflow_id)] = {
                 record.key for record in run.history.records.values() if is_asked_for(record.key, record.kind)
             }
+
+    def _parent_of(self, workflow_id: str) -> str | None:
+        """The workflow of this execution that the id of a child is made of."""
+        parents = [one for one in self._names if workflow_id.startswith(f"{one}/")]
+        return max(parents, key=len, default=None)
 
     def committed(self, batch: Batch[Run]) -> None:
         """A batch is durable."""

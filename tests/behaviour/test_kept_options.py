@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, Queue, Rate, continue_as_new, current, step, workflow
-from dbosflow._store.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +88,8 @@ def test_an_imported_workflow_has_them_but_for_the_key(
     file = io.StringIO()
     client.workflows.export("w", file)
     file.seek(0)
-    migrate(empty_database_url)
+    with Engine(empty_database_url):
+        pass  # the schema is there
     with Engine(empty_database_url, executes=False) as other:
         other.workflows.import_(file)
         there = other.handle("w", kept)
@@ -155,8 +155,9 @@ def test_an_import_gives_back_no_units_that_were_never_taken_here(
     database_url: str, empty_database_url: str, execute: Execute
 ) -> None:
     """Its start has taken them of the rates of another database."""
-    migrate(empty_database_url)
     file = io.StringIO()
+    with Engine(empty_database_url):
+        pass  # the schema is there
     with Engine(database_url, executes=False) as source, Engine(empty_database_url, executes=False) as target:
         handle = source.start(using.options(queue="q", partition_key="a", units=50))
         execute("UPDATE dbosflow.workflow SET epoch = 1, charged = '', charged_partition = true")

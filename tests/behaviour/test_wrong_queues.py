@@ -11,7 +11,6 @@ import pytest
 
 from dbosflow import Engine, Queue, Rate, Schedule, WorkflowFilter, workflow
 from dbosflow.errors import ConfigurationError
-from dbosflow.workers import serving_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,12 +122,6 @@ DOORS: dict[str, tuple[Door | list[Door], list[Any]]] = {
     "trigger": (lambda engine, value: engine.schedules.trigger(value), [one for one in NAMES if one != "\x1f"]),
     "set_priority": (lambda engine, value: engine.workflows.set_priority("w", value), [2**31, *NOTHING]),
     "filter": (lambda engine, value: engine.workflows.list(WorkflowFilter(queue=value)), [5, [], [5], *NOTHING]),
-    "worker": (lambda _, value: serving_of((value,), 1, None, None), NAMES),
-    "worker concurrency": (lambda _, value: serving_of(("q",), value, None, None), NUMBERS),
-    "worker weights": (lambda _, value: serving_of(("q",), 1, value, None), MAPPINGS),
-    "worker weight": (lambda _, value: serving_of(("q",), 1, {"q": value}, None), NUMBERS),
-    "worker limits": (lambda _, value: serving_of(("q",), 1, None, value), MAPPINGS),
-    "worker limit": (lambda _, value: serving_of(("q",), 1, None, {"q": value}), NUMBERS),
 }
 
 

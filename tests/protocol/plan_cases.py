@@ -422,6 +422,7 @@ LISTINGS: tuple[Case, ...] = (
         20,
         outbox_start=OUTBOX_START,
     ),
+    Case("queue_limits.delete_even", {"queue": "rated parts", "key": ""}, 1000, partition_rate=RATES | {"Tid Scan"}),
     Listing("listing.show", {"workflow_id": "w5"}, 2, workflow=KEY, attribute=ATTRIBUTES),
     listed("by_age", 1001),
     listed("by_age", 1001, name=NAME, queue=""),
@@ -479,7 +480,6 @@ OF_THE_WORKER = (
         for one in ("lock", "claim")
         for hinted in ((), ("p1", "p100"))
     ),
-    Case("queue_limits.delete_even", {"queue": "rated parts", "key": ""}, 1000, partition_rate=RATES),
     Case("queue.exists", {"name": "limited", "queue": "parts"}, 1, workflow=frozenset({"workflow_partitioned"})),
     Case(
         "stream.fetch",

@@ -169,7 +169,7 @@ async def test_six_claimers_never_begin_more_of_a_partition_than_its_rate_allows
 
     async def work() -> None:
         nonlocal left, busy
-        lease = await db.lease()
+        lease, cleaner = await db.lease(), await db.connect()
         while left > 0:
             if dice.random() < 0.1:  # its connection is cut between the look and the claim, or behind it
                 task = asyncio.create_task(claim(lease, limit=dice.randint(1, 6)))
@@ -179,7 +179,7 @@ async def test_six_claimers_never_begin_more_of_a_partition_than_its_rate_allows
                 lease = await db.lease()
             claimed, room = await claim(lease, limit=dice.randint(1, 6))
             busy += room.is_busy
-            await queue.delete_even(db.admin, SCHEMA, ("", ""))
+            await queue.delete_even(cleaner, SCHEMA, ("", ""))
             found = await db.rows(
                 """SELECT sum(units)::integer, extract(epoch FROM clock_timestamp())::double precision
                    FROM dbosflow.workflow WHERE epoch > 0 GROUP BY queue"""

@@ -109,19 +109,22 @@ DELETE FROM dbosflow.partition_rate WHERE queue = :name::text;
 -- Such a row says the same as none. Whoever writes it at this time, or has read it before, has counted from now on. What others
 -- write is skipped, and no row of a queue is locked. Index: partition_rate_pkey.
 WITH page AS MATERIALIZED (
-    SELECT r.queue, r.key, r.next_at
+    SELECT r.queue, r.key
     FROM dbosflow.partition_rate r
     WHERE (r.queue, r.key) > (:queue::text, :key::text)
     ORDER BY r.queue, r.key
     LIMIT 1000
 ), even AS MATERIALIZED (
-    SELECT r.queue, r.key
+    SELECT e.place
     FROM page p
-    JOIN dbosflow.partition_rate r ON r.queue = p.queue AND r.key = p.key
-    WHERE p.next_at <= statement_timestamp() AND r.next_at <= statement_timestamp()
-    FOR UPDATE OF r SKIP LOCKED
+    CROSS JOIN LATERAL (
+        SELECT r.ctid AS place
+        FROM dbosflow.partition_rate r
+        WHERE r.queue = p.queue AND r.key = p.key AND r.next_at <= statement_timestamp()
+        FOR UPDATE SKIP LOCKED
+    ) AS e
 ), deleted AS (
-    DELETE FROM dbosflow.partition_rate r USING even e WHERE r.queue = e.queue AND r.key = e.key
+    DELETE FROM dbosflow.partition_rate r WHERE r.ctid = ANY(ARRAY(SELECT place FROM even))
 )
 SELECT max(p.queue) FILTER (WHERE p.number = 1000) AS queue, max(p.key) FILTER (WHERE p.number = 1000) AS key
 FROM (SELECT p.queue, p.key, row_number() OVER (ORDER BY p.queue, p.key) AS number FROM page p) AS p;
