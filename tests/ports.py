@@ -36,6 +36,9 @@ class NoEngine:
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         raise AssertionError(workflow_id)
 
+    def may_open(self, request: StartRequest) -> NoReturn:
+        raise AssertionError(request)
+
     def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> NoReturn:
         raise AssertionError(workflow_id)
 

@@ -11,6 +11,7 @@ from dbosflow import (
     continue_as_new,
     for_each,
     for_each_async,
+    map_workflow,
     map_workflow_async,
     read_stream,
     read_stream_async,
@@ -90,6 +91,9 @@ class _Sync(SyncLines):
 
     def each(self, _number: int, of_async: bool, plan: Any, **_: Any) -> int:  # noqa: FBT001
         return for_each(read_stream(self._child(of_async).start(plan).workflow_id, "own"), double).count
+
+    def mapped(self, number: int, plans: list[Any], **_: Any) -> list[Any]:
+        return map_workflow(carry_out, plans, concurrency=1 + number % 3)
 
     def failing_child(self, number: int, _async: bool, plan: Any, **_: Any) -> str:  # noqa: FBT001
         try:

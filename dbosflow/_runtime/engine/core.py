@@ -27,7 +27,6 @@ from dbosflow._runtime.engine.services import Services
 from dbosflow._runtime.engine.standalone import StandaloneStreams
 from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
-from dbosflow._runtime.execution.openings import OpenedChild
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.repository import not_found
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from dbosflow._runtime.execution.engine_port import HandlePort
+    from dbosflow._runtime.execution.openings import OpenedChild
     from dbosflow._runtime.queues.slots import Serving
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
@@ -205,10 +205,14 @@ class EngineCore:
         launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True)
         self._executor.runner.launch(launch)
 
+    def may_open(self, request: StartRequest) -> bool:
+        """Whether the body of a child may begin before its start is written. Callable from any thread."""
+        return self.executor.openings.may_begin(request)
+
     def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> OpenedChild | None:
         """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
         launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True)
-        return OpenedChild.begun(self.executor.openings, launch, request)
+        return self.executor.openings.begin_child(launch)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What a taken child's id stands for. Runs the workflow if it is ours: the answer of its start was lost."""

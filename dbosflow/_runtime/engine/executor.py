@@ -256,7 +256,7 @@ class Executor:
             start.ending = end
             self.journal.start(start)
 
-        run = self.openings.begin(launch, request, write)
+        run = self.openings.begin(launch, write) if self.openings.may_begin(request) else None
         if run is None:
             start = start_of(request, OnRunStarted(self.runner, launch, ending))
             self.journal.start(start)

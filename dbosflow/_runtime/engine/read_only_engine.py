@@ -46,6 +46,10 @@ class ReadOnlyEngine:
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Does nothing: no start is ever written."""
 
+    def may_open(self, request: StartRequest) -> bool:  # noqa: ARG002 (see EnginePort)
+        """Never."""
+        return False
+
     def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Begins nothing: no start is ever written."""
 

@@ -76,10 +76,10 @@ class OnOpeningWritten(OnRunStarted):
         elif result is True:  # another run begins
             OnRunStarted.__call__(self, result)  # super() does not find a class that its decorator has made anew
         elif isinstance(result, BaseException):
-            self.openings.forget(run, "its start was not written")
+            self.runner.forget(run, "its start was not written")
             _set_result(self.ending, result)
         else:  # the row is of an earlier try whose answer was lost, maybe under another lease: the caller looks
-            self.openings.forget(run, "its start was written before")
+            self.runner.forget(run, "its start was written before")
             _set_result(self.ending, None)
 
 

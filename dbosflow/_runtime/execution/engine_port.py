@@ -51,6 +51,9 @@ class EnginePort(Protocol):
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Runs a child whose start has just become durable."""
 
+    def may_open(self, request: StartRequest) -> bool:
+        """Whether the body of a child may begin before its start is written. Callable from any thread."""
+
     def open_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> OpenedChildPort | None:
         """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
 

@@ -41,17 +41,26 @@ class Openings:
         """How many runs are in their openings now."""
         return self._now
 
-    def begin(self, launch: Launch, request: StartRequest, write: Callable[[Ending | None], None]) -> Run | None:
+    def may_begin(self, request: StartRequest) -> bool:
+        """Whether a body may begin before its start is durable; asked once for each. Callable from any thread.
+
+        Threads that ask at the same time may shorten a pause differently: it saves time, and nothing depends on it.
+        """
+        if request.options is not None or self._now >= _MOST_OPENINGS:
+            return False
+        name = request.definition.name
+        left, pause = self._pauses.get(name, (0, 0))
+        if left:
+            self._pauses[name] = left - 1, pause
+        return not left
+
+    def begin(self, launch: Launch, write: Callable[[Ending | None], None]) -> Run | None:
         """Begins a body before its start is durable; ``None`` if it may not begin now.
 
         ``write`` is called at the end of the opening, in a later round of the loop.
         """
-        definition = request.definition
-        if request.options is not None or self._now >= _MOST_OPENINGS or self._runner.knows(launch.workflow_id):
-            return None
-        left, pause = self._pauses.get(definition.name, (0, 0))
-        if left:
-            self._pauses[definition.name] = left - 1, pause
+        definition = launch.definition
+        if self._now >= _MOST_OPENINGS or self._runner.knows(launch.workflow_id):
             return None
         run = self._runner.launch(launch)
         if run is not None:
@@ -89,37 +98,28 @@ class Openings:
             run.start_is_durable()
         return True
 
-    def forget(self, run: Run, why: str) -> None:
-        """``run`` gets no row of its own."""
-        self._runner.forget(run, why)
+    def begin_child(self, launch: Launch) -> OpenedChild | None:
+        """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
+        opened: asyncio.Future[Ending | None] = self._loop.create_future()
+
+        def opening_is_over(ending: Ending | None) -> None:
+            if not opened.done():  # otherwise the parent has given it up
+                opened.set_result(ending)
+
+        run = self.begin(launch, opening_is_over)
+        return None if run is None else OpenedChild(self, self._runner, run, opened)
 
 
 class OpenedChild:
     """The run of a child, until the statement with its parent's record decides about it."""
 
-    __slots__ = ("_decided", "_opened", "_openings", "run")
+    __slots__ = ("_decided", "_opened", "_openings", "_run", "_runner")
 
-    run: Run
-
-    def __init__(self, openings: Openings) -> None:
-        self._openings = openings
-        self._opened: asyncio.Future[Ending | None] = asyncio.get_running_loop().create_future()
+    def __init__(self, openings: Openings, runner: Runner, run: Run, opened: asyncio.Future[Ending | None]) -> None:
+        self._openings, self._runner, self._run = openings, runner, run
+        self._opened = opened
+        """Its result comes when the body has come to its end, or has to wait."""
         self._decided = False
-
-    @classmethod
-    def begun(cls, openings: Openings, launch: Launch, request: StartRequest) -> OpenedChild | None:
-        """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
-        child = cls(openings)
-        run = openings.begin(launch, request, child._opening_is_over)
-        if run is None:
-            return None
-        child.run = run
-        return child
-
-    def _opening_is_over(self, ending: Ending | None) -> None:
-        """The body has come to its end, or has to wait: its start is to be written."""
-        if not self._opened.done():  # otherwise the parent has given it up
-            self._opened.set_result(ending)
 
     async def opened(self) -> Ending | None:
         """Waits until its start is to be written: with this end, or without any."""
@@ -128,9 +128,9 @@ class OpenedChild:
     def has_row(self) -> bool:
         """Its start is durable; returns whether it is over, or goes on. Otherwise another run of it is to begin."""
         self._decided = True
-        return self._openings.has_row(self.run)
+        return self._openings.has_row(self._run)
 
     def forget(self) -> None:
         """Its parent waits for it no more. If its start is not durable by now, this run of it is over."""
         if not self._decided:
-            self._openings.forget(self.run, "its start was not written with its parent's record")
+            self._runner.forget(self._run, "its start was not written with its parent's record")

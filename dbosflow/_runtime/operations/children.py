@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind
-from dbosflow._records.pins import version_of
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.execution.waits import Waiting, deadlock
+from dbosflow._runtime.operations.child_starts import ChildStart
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.replay.branch import Branch
-from dbosflow._runtime.runs.entries import Ending, Record, Start
+from dbosflow._runtime.runs.durable_waits import DurableWait
+from dbosflow._runtime.runs.entries import Ending, Record
 from dbosflow._runtime.runs.start_request import StartRequest
-from dbosflow._store.start_options import StartOptions
 from dbosflow.errors import (
     DeadlockError,
     ThreadLimitError,
@@ -43,7 +43,6 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.engine_port import OpenedChildPort
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -84,9 +83,9 @@ async def _start_child(branch: RunBranch, request: StartRequest, *, is_awaited: 
                 raise run.disagree(asked, f"child {child_id!r}", record)
         else:
             child_id, foreign = request.workflow_id or keys.child_id(run.workflow_id, key), None
-            is_new, ending = await _start(operation, request, child_id, is_awaited=is_awaited)
-            if is_new:
-                return child_id, ending
+            child = await _start(operation, request, child_id, is_awaited=is_awaited)
+            if child.is_new:
+                return child_id, child.ending
             operation.cancellable = False
             found = await operation.driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
@@ -111,72 +110,31 @@ def check_foreign(operation: DurableOperation, request: StartRequest, child_id: 
         raise WorkflowConflictError(child_id, msg)
 
 
-async def _start(
-    operation: DurableOperation, request: StartRequest, child_id: str, *, is_awaited: bool
-) -> tuple[bool, Ending | None]:
-    """Writes a child's start with the record of it: whether its row is new; and the end in it, if there is one."""
-    run, text = operation.run, request.arguments_text()
-    child: OpenedChildPort | None = None
-    is_new = False
+async def _start(operation: DurableOperation, request: StartRequest, child_id: str, *, is_awaited: bool) -> ChildStart:
+    """Writes a child's start with the record of it."""
+    run, driver = operation.run, operation.driver
+    child = ChildStart(run, operation.key, request, child_id, request.arguments_text())
+    if is_awaited and child.may_open():
+        # A sync child may need the thread of its parent.
+        awaits = None if request.definition.is_async else child_id
+        wait = DurableWait(lambda: "a child that is being started")
+        try:
+            await driver.wait(run, _opened(run, child), awaits=awaits, wait=wait)
+        except ThreadLimitError:
+            await operation.commit(child.record(RecordKind.CHILD))
+    else:
+        await operation.commit(child.record(RecordKind.CHILD))
+    return child
 
-    def decided(result: bool, /) -> bool:  # noqa: FBT001 (a future's result)
-        nonlocal is_new
-        is_new = result
-        return is_new and child is not None and child.has_row()
 
-    start = start_of(run, operation.key, request, child_id, arguments_text=text, decided=decided)
-    # What a body is called with is not to be forgotten: none begins while the parent has outcomes that are not durable.
-    may_open = start.owned and start.options is None and run.definition.is_async and request.definition.is_async
-    if is_awaited and may_open and not run.buffer.ahead:
-        child = run.engine.open_child(child_id, request, text)
+async def _opened(run: Run, child: ChildStart) -> None:
+    """Writes the start of a child behind its opening. On the engine's loop."""
     try:
-        if child is not None:
-            start.ending = await child.opened()
-        await operation.commit(Record(operation.key, RecordKind.CHILD, child_id=child_id, start=start))
+        child.open()
+        await child.opened()
+        await run.loop_driver.commit(run, child.record(RecordKind.CHILD))
     finally:
-        if child is not None:
-            child.forget()
-    return is_new, start.outcome
-
-
-def start_of(
-    run: Run,
-    key: str,
-    request: StartRequest,
-    child_id: str,
-    *,
-    arguments_text: str,
-    decided: Callable[[bool], bool | None],
-) -> Start:
-    """The start of a child, for the statement with the record under ``key``.
-
-    ``decided`` is told whether it is new, and returns whether it runs already.
-    """
-    options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
-    own = run.settings.version
-    request.decide_version(own, version_of(run.queue))
-    here = request.is_for(own)
-    owned = here and not request.is_scheduled
-
-    def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        is_new = result is True
-        if not decided(is_new) and is_new and owned:
-            run.engine.launch_child(child_id, request, arguments_text)
-
-    return Start(
-        child_id,
-        request.definition.name,
-        arguments_text,
-        request.recovery_queue if here else request.stored_queue,
-        request.priority,
-        on_decided,
-        owned=owned,
-        parent_id=run.workflow_id,
-        parent_key=key,
-        inputs=request.definition.inputs,
-        options=options,
-        is_urgent=request.is_urgent(run.settings.safety_poll),
-    )
+        child.forget()
 
 
 async def wait_for_result(

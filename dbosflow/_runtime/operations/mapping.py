@@ -7,6 +7,8 @@ on record under the operation's key: what has ended, then what begins in its pla
 started (its row and its record in one statement) ──► ended ──► result on record ──► all ended ──► outcome on record
                                                         └── failed: on record, then the others are cancelled ──┘
 ```
+
+The bodies of a round begin before their rows are there, if they may: one that ends in its opening is started and ended.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.keys import ENDED, child_id, item_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
-from dbosflow._runtime.operations.children import check_foreign, failure_of, start_of
+from dbosflow._runtime.operations.child_starts import ChildStart
+from dbosflow._runtime.operations.children import check_foreign, failure_of
 from dbosflow._runtime.operations.endings import Ended, Endings
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.recorded_queries import patiently
@@ -105,6 +108,8 @@ class _Mapping:
         self._texts: dict[int, str] = {}
         """The arguments of the items that have not begun, as JSON."""
         self._endings = Endings()
+        self._ended: list[Record] = []
+        """The records of results that wait for what begins next."""
         self._awaited: set[str] = set()
         self._next = 0
         self._is_waiting = False
@@ -143,13 +148,14 @@ class _Mapping:
                 self._await(workflow_id)
             while self.failed is None and len(self.results) < len(self._requests):
                 await self._begin_more()
-                if not self._places:
+                if not self._places or self._has_room:  # some have ended in their openings
                     continue
                 self._is_waiting = True
                 ended = await self._endings.take()
                 self._is_waiting = False
                 for one in ended:
                     self._has_ended(one)
+            self._record_results()
             if self.failed is not None:
                 await self._cancel_others()
         finally:
@@ -157,30 +163,44 @@ class _Mapping:
             for workflow_id in tuple(self._awaited):
                 self._waits_no_more(workflow_id)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more may begin."""
+        return self._next < len(self._requests) and len(self._places) < self._concurrency
+
     async def _begin_more(self) -> None:
         """Starts as many as may run at a time, in one statement with the results of those that have ended."""
-        starting: list[tuple[int, str, bool]] = []
+        starting: dict[int, ChildStart] = {}
+        try:
+            while self._has_room:
+                place, self._next = self._next, self._next + 1
+                child = starting[place] = self._start_of(place)
+                self._places[child.child_id] = place
+                if child.may_open():
+                    child.open()
+            for child in starting.values():
+                await child.opened()
+            self._record_results()
+            if not starting:
+                return
+            for child in starting.values():
+                self._run.append(child.record(RecordKind.MAPPED))
+            await self._durable()
+        finally:
+            for child in starting.values():
+                child.forget()
+        for place, child in starting.items():
+            if not child.is_new:
+                await self._check_own(place, child.child_id)
+            if child.ending is not None:
+                self._has_ended(Ended(child.child_id, child.ending, None))
+            else:
+                self._await(child.child_id)
 
-        def begun(place: int, workflow_id: str) -> Any:
-            return lambda is_new: starting.append((place, workflow_id, is_new))
-
-        while self._next < len(self._requests) and len(self._places) < self._concurrency:
-            place, self._next = self._next, self._next + 1
-            key = item_key(self._key, place)
-            workflow_id = child_id(self._run.workflow_id, key)
-            request, text = self._requests[place], self._texts.pop(place)
-            start = start_of(
-                self._run, key, request, workflow_id, arguments_text=text, decided=begun(place, workflow_id)
-            )
-            self._run.append(Record(key, RecordKind.MAPPED, child_id=workflow_id, start=start))
-            self._places[workflow_id] = place
-        if not self._places or len(self._endings.waited_for) == len(self._places):
-            return
-        await self._durable()
-        for place, workflow_id, is_new in starting:
-            if not is_new:
-                await self._check_own(place, workflow_id)
-            self._await(workflow_id)
+    def _start_of(self, place: int) -> ChildStart:
+        key = item_key(self._key, place)
+        child = child_id(self._run.workflow_id, key)
+        return ChildStart(self._run, key, self._requests[place], child, self._texts.pop(place))
 
     async def _check_own(self, place: int, workflow_id: str) -> None:
         run, key = self._run, item_key(self._key, place)
@@ -207,7 +227,7 @@ class _Mapping:
             self._run.engine.waits.end(self._run.workflow_id, workflow_id)
 
     def _has_ended(self, one: Ended) -> None:
-        """Buffers the record of an item's result, which goes with what begins next."""
+        """Makes the record of an item's result, which goes with what begins next."""
         workflow_id, outcome, error = one
         if error is not None and not isinstance(error, Exception):
             raise error
@@ -218,10 +238,14 @@ class _Mapping:
         output = None if outcome is None or failed is not None else outcome.output
         self.results[place] = output, text
         key = item_key(self._key, place) + ENDED
-        record = Record(key, RecordKind.MAPPED_RESULT, child_id=workflow_id, output=output, error=text)
-        self._run.append(record)
+        self._ended.append(Record(key, RecordKind.MAPPED_RESULT, child_id=workflow_id, output=output, error=text))
         if failed is not None and not self._collects_errors and self.failed is None:
             self.failed = place
+
+    def _record_results(self) -> None:
+        ended, self._ended = self._ended, []
+        for record in ended:
+            self._run.append(record)
 
     async def _cancel_others(self) -> None:
         """Cancels the children under way, once the failure, which is the first, is durable."""

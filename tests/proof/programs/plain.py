@@ -11,6 +11,7 @@ from dbosflow import (
     close_stream_async,
     current,
     durable,
+    map_workflow,
     map_workflow_async,
     step,
     workflow,
@@ -146,12 +147,29 @@ async def swept_opening(number: int) -> int:
 
 @workflow
 async def swept_openings() -> list[Any]:
-    """Children that end before they have rows, or do not, alone and in branches."""
-    found: list[Any] = [await swept_nothing(1), await swept_opening(2)]
+    """Children that end before they have rows, or do not: alone, in branches, and for the items of a list."""
+    found: list[Any] = [await swept_nothing(1), await swept_opening(2), await swept_nothing_on_thread.run_async(3)]
     found += await asyncio.gather(swept_nothing(3), swept_child(4), swept_nothing(5))
     with suppress(ValueError):
         await swept_failing(6)
-    return found
+    return found + await map_workflow_async(swept_now_or_later, range(4), concurrency=2)
+
+
+@workflow
+async def swept_now_or_later(number: int) -> int:
+    """Each second one ends before it has a row."""
+    return await swept(number) if number % 2 else number
+
+
+@workflow
+def swept_openings_on_thread() -> list[Any]:
+    """The children of a sync workflow."""
+    found: list[Any] = [swept_nothing.run(1), swept_opening.run(2), swept_nothing_on_thread(3)]
+    found += swept_sequence_on_thread()
+    with suppress(ValueError):
+        swept_failing.run(6)
+    found += map_workflow(swept_nothing_on_thread, range(3), concurrency=2)
+    return found + map_workflow(swept_now_or_later, range(4), concurrency=2)
 
 
 @workflow

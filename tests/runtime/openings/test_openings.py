@@ -7,19 +7,34 @@ there once, with the end that its caller is told.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, current, durable, step, workflow, write_stream_async
+from dbosflow import Engine, WorkflowStatus, current, workflow
 from dbosflow._runtime.journal import committer
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import SerializationError
 from dbosflow.testing.rig import rig_of
 from tests.behaviour.tables import disorder, records, rows, stored_values
-from tests.runtime.opening_faults import ONE_ROW, OWNED, AtStart, at_starts, standing_in
+from tests.runtime.openings.faults import ONE_ROW, OWNED, AtStart, LostAnswer, at_starts
+from tests.runtime.openings.programs import (
+    PATIENCE,
+    opened_asks_first,
+    opened_draws,
+    opened_ends_at_once,
+    opened_ends_unseen,
+    opened_fails_at_once,
+    opened_looks,
+    opened_waits_first,
+    opened_writes_first,
+    ran,
+    run,
+    seen,
+    standing,
+    urls,
+)
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -27,72 +42,6 @@ if TYPE_CHECKING:
 
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow.testing.points import When
-
-PATIENCE = 30.0
-ran: Counter[str] = Counter()
-seen: list[Any] = []
-urls: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def forget(database_url: str) -> None:
-    ran.clear()
-    seen.clear()
-    urls[:] = [database_url]
-
-
-def standing(workflow_id: str) -> list[tuple[Any, ...]]:
-    """The workflow's row as others see it now."""
-    return standing_in(urls[-1], workflow_id)
-
-
-@step
-async def opened_looks() -> list[tuple[Any, ...]]:
-    """The row of its own workflow, as its body finds it."""
-    return standing(current().workflow_id)
-
-
-@workflow
-async def opened_ends_at_once(number: int) -> int:
-    ran["opened_ends_at_once"] += 1
-    seen.append((current().workflow_id, standing(current().workflow_id)))
-    return number + 1
-
-
-@workflow
-async def opened_fails_at_once() -> None:
-    msg = "at once"
-    raise LookupError(msg)
-
-
-@workflow
-async def opened_asks_first() -> list[Any]:
-    ran["opened_asks_first"] += 1
-    seen.append(current().workflow_id)
-    return await opened_looks()
-
-
-@workflow
-async def opened_writes_first(count: int) -> int:
-    ran["opened_writes_first"] += 1
-    seen.append(current().workflow_id)
-    for number in range(count):
-        await write_stream_async("values", number)
-    return count
-
-
-@workflow
-async def opened_waits_first() -> str:
-    ran["opened_waits_first"] += 1
-    seen.append(current().workflow_id)
-    await asyncio.sleep(0)
-    return "waited"
-
-
-@workflow
-async def opened_draws() -> int:
-    seen.append(current().workflow_id)
-    return int(durable.random())
 
 
 @workflow
@@ -106,7 +55,6 @@ async def opened_leaves_a_task() -> str:
 @workflow
 async def opened_gives_up() -> str:
     """Gives its first step up, which waits for the start."""
-    ran["opened_gives_up"] += 1
     seen.append(current().workflow_id)
     try:
         async with asyncio.timeout(0):
@@ -116,19 +64,13 @@ async def opened_gives_up() -> str:
     return "was not given up"
 
 
-@pytest.fixture
-async def engine(database_url: str) -> Any:
-    async with Engine(database_url, safety_poll=3600) as engine:
-        yield engine
-
-
 async def test_a_workflow_that_waits_for_nothing_is_one_row(engine: Engine) -> None:
     """Its body sees none yet: it ran before, once. Nobody ever owned it."""
     assert await engine.run_async(opened_ends_at_once, 1) == 2
     ((workflow_id, before),) = seen
     assert before == []
     assert standing(workflow_id) == [ONE_ROW]
-    assert ran["opened_ends_at_once"] == 1
+    assert ran["ends"] == 1
     info = await engine.handle(workflow_id).info_async()
     assert (info.output, info.status, info.started_at) == (2, WorkflowStatus.SUCCEEDED, info.ended_at)
 
@@ -143,23 +85,14 @@ async def test_one_that_fails_is_one_row_as_well(engine: Engine) -> None:
 async def test_the_first_step_begins_when_the_row_is_there(engine: Engine) -> None:
     """What a step does can be noticed, so its workflow must be one that others find."""
     assert await engine.run_async(opened_asks_first) == [list(OWNED)]
-    assert ran["opened_asks_first"] == 1
+    assert ran["asks"] == 1
     assert records(urls[-1], seen[0]) == [("opened_looks#0", "step")]
 
 
 @pytest.mark.parametrize("flow", [opened_draws, opened_leaves_a_task, opened_waits_first])
-async def test_what_is_more_than_a_row_is_started_as_ever(
-    engine: Engine, flow: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_more_than_a_row_is_started_as_ever(engine: Engine, flow: Any, sent: list[BatchRows]) -> None:
     """The start goes out by itself, and the rest behind it."""
-    sent: list[BatchRows] = []
-
-    async def note(rows_sent: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
-        sent.append(rows_sent)
-        return await send()
-
-    with at_starts(monkeypatch, note):
-        await engine.run_async(flow)
+    await engine.run_async(flow)
     assert [one.outcomes for one in sent] == [[]]
     assert standing(seen[0]) == [ONE_ROW]
 
@@ -186,22 +119,10 @@ async def test_a_lost_answer_to_the_start_changes_nothing(
     engine: Engine, lost: str, flow: Any, args: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent again, the row is there already, or not: in the end it is there once, and so is its result."""
-    times = 0
-
-    async def cut(_: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
-        nonlocal times
-        times += 1
-        if times == 1:
-            if lost == "after":
-                await send()
-            msg = "cut off"
-            raise psycopg.OperationalError(msg)
-        return await send()
-
-    with at_starts(monkeypatch, cut):
-        result = await asyncio.wait_for(engine.run_async(flow, *args), PATIENCE)
+    with at_starts(monkeypatch, cut := LostAnswer(lost)):
+        result = await run(engine, flow, *args)
     assert result == 2 or result[0][0] == "running"
-    assert times == 2
+    assert cut.times == 2
     assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
     assert ran.total() == (1 if flow is opened_ends_at_once or lost == "before" else 2)
     assert disorder(urls[-1]) == []
@@ -216,7 +137,7 @@ async def test_a_lease_lost_at_the_start_changes_nothing(
 ) -> None:
     """A start that is not durable is written under the next lease; a body that waited for it begins anew there."""
     with rig_of(engine).trap(AtStart(when)) as trap:
-        result = await asyncio.wait_for(engine.run_async(flow, *args), PATIENCE)
+        result = await run(engine, flow, *args)
     assert trap.sprung
     assert result == 2 or result[0][0] == "running"
     assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
@@ -270,7 +191,7 @@ async def test_an_end_that_the_database_refuses_fails_the_workflow(
 
     with at_starts(monkeypatch, refuse):
         assert await engine.run_async(opened_ends_at_once, 1) == 2  # by a start of its own
-    assert ran["opened_ends_at_once"] == 2
+    assert ran["ends"] == 2
     monkeypatch.setattr(committer, "write_batch", refuse_ends)
     with pytest.raises(SerializationError, match="refused"):
         await engine.run_async(opened_ends_at_once, 1)
@@ -308,11 +229,6 @@ async def test_at_most_a_thousand_begin_before_their_rows(engine: Engine) -> Non
     results = await asyncio.gather(*(engine.run_async(opened_ends_unseen, number) for number in range(count)))
     assert results == list(range(count))
     assert rows(urls[-1], "SELECT count(*), count(DISTINCT status) FROM dbosflow.workflow") == [(count, 1)]
-
-
-@workflow
-async def opened_ends_unseen(number: int) -> int:
-    return number
 
 
 def test_a_run_from_a_thread_is_one_row_as_well(database_url: str) -> None:

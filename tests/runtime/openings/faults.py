@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow._runtime.journal import committer
 from dbosflow._store.batch import write_batch
 from dbosflow.testing.points import CrashPoint, DurableOperation
@@ -45,6 +47,27 @@ def at_starts(
     with monkeypatch.context() as patched:
         patched.setattr(committer, "write_batch", write)
         yield
+
+
+class LostAnswer:
+    """A fault that cuts the line at the first of the statements with starts, ``before`` or ``after`` it is written."""
+
+    def __init__(self, when: str, *, of_child: bool = False) -> None:
+        self._when, self._of_child = when, of_child
+        self.times = 0
+        """How many were sent."""
+
+    async def __call__(self, sent: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
+        """Sends it, or cuts the line."""
+        if self._of_child and not sent.records:
+            return await send()
+        self.times += 1
+        if self.times > 1:
+            return await send()
+        if self._when == "after":
+            await send()
+        msg = "cut off"
+        raise psycopg.OperationalError(msg)
 
 
 class AtStart(Trap):

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
-from dbosflow import Engine, current, durable, step, workflow, write_stream
+from dbosflow import Engine, current, workflow
 from dbosflow._runtime.execution import openings
 from dbosflow.testing.rig import rig_of
 from tests.behaviour.tables import disorder, records, rows, stored_values
-from tests.runtime.opening_faults import ONE_ROW, OWNED, AtStart, at_starts, standing_in
+from tests.runtime.openings.faults import ONE_ROW, OWNED, AtStart, LostAnswer, at_starts
+from tests.runtime.openings.programs import (
+    PATIENCE,
+    goes_on,
+    ran,
+    run,
+    seen,
+    standing,
+    threaded_asks_first,
+    threaded_draws,
+    threaded_ends_at_once,
+    threaded_fails_at_once,
+    threaded_goes_on,
+    threaded_looks,
+    threaded_writes_first,
+    urls,
+)
 from tests.support import TIMEOUT, eventually, eventually_async
 
 if TYPE_CHECKING:
@@ -25,100 +39,6 @@ if TYPE_CHECKING:
 
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow.testing.points import When
-
-PATIENCE = 30.0
-ran: Counter[str] = Counter()
-seen: list[Any] = []
-urls: list[str] = []
-goes_on: list[threading.Event] = []
-
-
-@pytest.fixture(autouse=True)
-def forget(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran.clear()
-    seen.clear()
-    urls[:] = [database_url]
-    goes_on[:] = [threading.Event()]
-    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 3600.0)  # where a test is not about that
-
-
-def standing(workflow_id: str) -> list[tuple[Any, ...]]:
-    """The workflow's row as others see it now."""
-    return standing_in(urls[-1], workflow_id)
-
-
-@step
-def threaded_looks() -> list[tuple[Any, ...]]:
-    """The row of its own workflow, as its body finds it."""
-    return standing(current().workflow_id)
-
-
-@workflow
-def threaded_ends_at_once(number: int) -> int:
-    ran["ends"] += 1
-    seen.append(current().workflow_id)
-    return number + 1
-
-
-@workflow
-def threaded_fails_at_once() -> None:
-    seen.append(current().workflow_id)
-    msg = "at once"
-    raise LookupError(msg)
-
-
-@workflow
-def threaded_asks_first() -> list[Any]:
-    ran["asks"] += 1
-    seen.append(current().workflow_id)
-    return threaded_looks()
-
-
-@workflow
-def threaded_writes_first(count: int) -> int:
-    ran["writes"] += 1
-    seen.append(current().workflow_id)
-    for number in range(count):
-        write_stream("values", number)
-    return count
-
-
-@workflow
-def threaded_draws() -> int:
-    seen.append(current().workflow_id)
-    return int(durable.random())
-
-
-@workflow
-def threaded_goes_on() -> int:
-    """Does without an operation until it is let."""
-    ran["goes on"] += 1
-    seen.append(current().workflow_id)
-    assert goes_on[-1].wait(TIMEOUT)
-    return 7
-
-
-async def run(engine: Engine, flow: Any, *args: Any) -> Any:
-    return await asyncio.wait_for(engine.run_async(flow, *args), PATIENCE)
-
-
-@pytest.fixture
-async def engine(database_url: str) -> Any:
-    async with Engine(database_url, safety_poll=3600) as engine:
-        yield engine
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The statements with starts."""
-    sent: list[BatchRows] = []
-
-    async def note(rows_sent: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
-        sent.append(rows_sent)
-        return await send()
-
-    with at_starts(monkeypatch, note):
-        yield sent
 
 
 async def test_a_sync_workflow_that_asks_for_nothing_is_one_row(engine: Engine, sent: list[BatchRows]) -> None:
@@ -195,22 +115,10 @@ async def test_a_body_that_takes_its_time_has_its_row_meanwhile(
 async def test_a_lost_answer_to_its_start_changes_nothing(
     engine: Engine, lost: str, flow: Any, args: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = 0
-
-    async def cut(_: BatchRows, send: Callable[[], Awaitable[Any]]) -> Any:
-        nonlocal times
-        times += 1
-        if times == 1:
-            if lost == "after":
-                await send()
-            msg = "cut off"
-            raise psycopg.OperationalError(msg)
-        return await send()
-
-    with at_starts(monkeypatch, cut):
+    with at_starts(monkeypatch, cut := LostAnswer(lost)):
         result = await run(engine, flow, *args)
     assert result == 2 or result[0][0] == "running"
-    assert times == 2
+    assert cut.times == 2
     assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
     assert ran.total() == (1 if flow is threaded_ends_at_once or lost == "before" else 2)
     assert disorder(urls[-1]) == []

@@ -1,0 +1,94 @@
+"""The start of a child, which the statement with its parent's record of it writes; its body may begin before that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow._records.pins import version_of
+from dbosflow._runtime.runs.entries import Record, Start
+from dbosflow._store.start_options import StartOptions
+
+if TYPE_CHECKING:
+    from dbosflow._records.kinds import RecordKind
+    from dbosflow._runtime.execution.engine_port import OpenedChildPort
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
+
+
+class ChildStart:
+    """The start of one child of ``run``, for the statement with the record under ``key``.
+
+    A child that is waited for begins with its opening, if it may: ``open`` it, wait until it is ``opened``, commit the
+    record, and ``forget`` it, whatever has come of that. All this is for the engine's loop.
+    """
+
+    __slots__ = ("_opened", "_request", "_run", "_text", "child_id", "is_new", "key", "start")
+
+    def __init__(self, run: Run, key: str, request: StartRequest, child_id: str, arguments_text: str) -> None:
+        self._run, self._request, self._text = run, request, arguments_text
+        self.key, self.child_id = key, child_id
+        self._opened: OpenedChildPort | None = None
+        self.is_new = False
+        """Whether its row is, once it is durable."""
+        self.start = self._start()
+
+    def _start(self) -> Start:
+        run, request = self._run, self._request
+        options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
+        own = run.settings.version
+        request.decide_version(own, version_of(run.queue))
+        here = request.is_for(own)
+        return Start(
+            self.child_id,
+            request.definition.name,
+            self._text,
+            request.recovery_queue if here else request.stored_queue,
+            request.priority,
+            self._on_decided,
+            owned=here and not request.is_scheduled,
+            parent_id=run.workflow_id,
+            parent_key=self.key,
+            inputs=request.definition.inputs,
+            options=options,
+            is_urgent=request.is_urgent(run.settings.safety_poll),
+        )
+
+    def _on_decided(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        self.is_new = result is True
+        if not self.is_new or (self._opened is not None and self._opened.has_row()):
+            return
+        if self.start.owned:
+            self._run.engine.launch_child(self.child_id, self._request, self._text)
+
+    def record(self, kind: RecordKind) -> Record:
+        """Its parent's record of it."""
+        return Record(self.key, kind, child_id=self.child_id, start=self.start)
+
+    def may_open(self) -> bool:
+        """Whether its body may begin before its row is there. Callable from any thread.
+
+        What a body is called with is not to be forgotten: none begins while the parent has outcomes that are not
+        durable.
+        """
+        start, run = self.start, self._run
+        return start.owned and start.options is None and not run.buffer.ahead and run.engine.may_open(self._request)
+
+    def open(self) -> None:
+        """Begins its body now, if it still may."""
+        self._opened = self._run.engine.open_child(self.child_id, self._request, self._text)
+
+    async def opened(self) -> None:
+        """Waits until the start is to be written."""
+        if self._opened is not None:
+            self.start.ending = await self._opened.opened()
+
+    def forget(self) -> None:
+        """Its parent waits for its start no more. If that is not durable by now, the run that was opened is over."""
+        if self._opened is not None:
+            self._opened.forget()
+
+    @property
+    def ending(self) -> Ending | None:
+        """Its end, if that is durable with its start."""
+        return self.start.outcome if self.is_new else None
