@@ -8,6 +8,7 @@ database is migrated once, and each test gets a copy of it.
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -73,6 +74,13 @@ def empty_database_url(_databases: _Databases) -> Iterator[str]:
     """A database of the test's own that has never seen dbosflow."""
     with _databases.one() as url:
         yield url
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles the package once: many tests start processes that import all of it, and may not write their bytecode."""
+    if not hasattr(config, "workerinput"):
+        for directory in ("dbosflow", "migrations"):
+            compileall.compile_dir(config.rootpath / directory, quiet=2)
 
 
 @pytest.hookimpl(optionalhook=True)
