@@ -49,12 +49,12 @@ async def _serial(db: Database, first: str | None, second: str) -> Outcome:
     return before, await _answer(second, db.admin, world), await state(db)
 
 
-async def interleaved(db: Database, one: str, other: str, *, commits: bool) -> Outcome:
+async def interleaved(
+    db: Database, sessions: list[psycopg.AsyncConnection[Any]], one: str, other: str, *, commits: bool
+) -> Outcome:
     """``other`` runs while ``one`` is held uncommitted."""
     world = await prepare(db, WORKERS)
-    holder, runner = [await db.connect() for _ in range(2)]
-    for session in (holder, runner):
-        await session.execute(QUICK)
+    holder, runner = sessions
     await holder.execute("BEGIN")
     first = await TRANSITIONS[one](holder, world)
     running = asyncio.create_task(_answer(other, runner, world))
@@ -65,10 +65,7 @@ async def interleaved(db: Database, one: str, other: str, *, commits: bool) -> O
     await holder.execute("COMMIT" if commits else "ROLLBACK")
     async with asyncio.timeout(PATIENCE):
         second = await running
-    found = await state(db)
-    for session in (holder, runner):
-        await session.close()
-    return first, second, found
+    return first, second, await state(db)
 
 
 # What is skipped because another holds it is not looked at again by the statement: its caller asks again. The outcome
@@ -81,8 +78,11 @@ SKIPS |= {"wake by a hint", "wake in time", "hand over"}
 async def test_two_transitions_at_once_are_as_one_after_the_other(db: Database, one: str) -> None:
     """With each other one; committed and rolled back."""
     wrong = []
+    sessions = [await db.connect() for _ in range(2)]
+    for session in sessions:
+        await session.execute(QUICK)
     for other in TRANSITIONS:
-        first, second, found = await interleaved(db, one, other, commits=True)
+        first, second, found = await interleaved(db, sessions, one, other, commits=True)
         orders = [await serial(db, one, other)]
         backwards = await serial(db, other, one)
         orders.append((backwards[1], backwards[0], backwards[2]))
@@ -90,7 +90,7 @@ async def test_two_transitions_at_once_are_as_one_after_the_other(db: Database, 
             orders += [(first, second, (await serial(db, None, one))[2])]
         if (first, second, found) not in orders and not await _is_known(db, one, other, found):
             wrong.append(f"{one} held, {other}: {(first, second)}, and in order {[order[:2] for order in orders]}")
-        _, second, found = await interleaved(db, one, other, commits=False)
+        _, second, found = await interleaved(db, sessions, one, other, commits=False)
         alone = [(await serial(db, None, other))[1:]]
         if other in SKIPS:
             alone.append((second, await _untouched(db)))
