@@ -187,6 +187,12 @@ class _Databases:
 
 
 @pytest.fixture
+def server_of_the_kit(admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``dbosflow.testing`` makes its databases where all tests do, and starts no server, whose files were on a disk."""
+    monkeypatch.setenv(URL_VARIABLE, admin_url)
+
+
+@pytest.fixture
 def execute(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
     """Runs SQL in the test's database, to plant a state or to look at one; the rows, if there are any."""
 

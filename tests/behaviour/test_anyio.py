@@ -48,6 +48,7 @@ def test_tasks_of_anyio_have_the_names_that_it_was_given(database_url: str, engi
     assert len(found) == 5
 
 
+@pytest.mark.usefixtures("server_of_the_kit")
 def test_a_workflow_with_anyios_groups_survives_a_crash_at_each_record() -> None:
     assert assert_crash_safe(anyio_sells).points > 10
 

@@ -233,6 +233,7 @@ async def crash_safe(number: int) -> None:
     raise ValueError(number)
 
 
+@pytest.mark.usefixtures("server_of_the_kit")
 def test_users_can_have_their_compensations_swept() -> None:
     """A crash at each record, also of what is undone, comes to the same."""
     report = assert_crash_safe(crash_safe, 2, expects=ValueError)

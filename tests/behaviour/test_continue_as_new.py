@@ -105,6 +105,7 @@ def test_the_handle_and_the_streams_are_those_of_one_workflow(engine: Engine, sp
     assert [one.seq for one in steps] == [*range(9)]
 
 
+@pytest.mark.usefixtures("server_of_the_kit")
 @pytest.mark.parametrize("spec", [counting_anew, counting_on_thread_anew], ids=["async", "sync"])
 def test_a_worker_may_die_at_each_write(spec: Any) -> None:
     """Before and after that of the continuation, too: what a replay repeats is the last iteration."""

@@ -102,6 +102,7 @@ def test_a_sync_body_sets_them_in_each_iteration(engine: Engine) -> None:
     assert attributes(engine, handle.workflow_id) == {"iteration": 1}
 
 
+@pytest.mark.usefixtures("server_of_the_kit")
 @pytest.mark.parametrize("spec", [tagging, tagging_on_thread], ids=["async", "sync"])
 def test_a_worker_may_die_at_each_change(spec: Workflow[..., Any, Any]) -> None:
     assert not assert_crash_safe(spec).missed

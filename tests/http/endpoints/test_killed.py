@@ -176,6 +176,7 @@ def test_the_guards_behind_the_body_are_on_record_once(database_url: str, when: 
         assert len([one for one in engine.list_steps("w") if one.key == "after_guards#0"]) == 1
 
 
+@pytest.mark.usefixtures("server_of_the_kit")
 def test_an_endpoint_is_safe_from_crashes_at_each_of_its_operations() -> None:
     """Streams, the guards' step, the close with the final, and the end; for a sync body, too."""
 
