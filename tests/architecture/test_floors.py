@@ -29,7 +29,11 @@ SQL_ROOMS = ("_store", "_embedded")
 def sources() -> Iterator[tuple[str, ast.Module]]:
     """Every module of the package by its path below it."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text("utf-8"))
+        yield path.relative_to(PACKAGE).as_posix(), source(path)
+
+
+def source(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
 
 
 def texts(module: ast.Module) -> Iterator[tuple[int, str]]:
@@ -63,7 +67,7 @@ def test_a_statement_would_be_seen() -> None:
 
 def test_the_public_names_are_listed() -> None:
     """``__all__`` is what the package offers: nothing is public by accident, and nothing is missing."""
-    module = dict(sources())["__init__.py"]
+    module = source(PACKAGE / "__init__.py")
     bound = {
         alias.asname or alias.name.partition(".")[0]
         for node in module.body
@@ -88,7 +92,7 @@ def test_the_public_names_are_listed() -> None:
 
 def test_the_testing_kit_lists_its_names_and_asks_for_pytest_only_in_its_fixtures() -> None:
     """Running workflows needs no pytest; neither does testing them with something else."""
-    module = dict(sources())["testing/__init__.py"]
+    module = source(PACKAGE / "testing/__init__.py")
     bound = {alias.name for node in module.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert set(testing.__all__) == bound
     importing = [
