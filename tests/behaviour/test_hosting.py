@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @step

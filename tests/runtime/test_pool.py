@@ -42,6 +42,19 @@ async def test_a_cancellation_that_comes_with_a_connection_is_not_lost(database_
         await pool.close()
 
 
+async def test_a_loop_that_ends_ends_a_pool_that_nobody_closed(database_url: str) -> None:
+    """``asyncio.run`` cancels all tasks, and waits for them for ever: the pool may be connecting in that moment."""
+    for steps in range(STEPS):
+        before = asyncio.all_tasks()
+        pool = await open_pool(database_url, Settings())
+        await turns(steps)
+        left = asyncio.all_tasks() - before
+        for task in left:
+            task.cancel()
+        _, hanging = await asyncio.wait(left, timeout=PATIENCE)
+        assert not hanging, (steps, pool.get_stats())
+
+
 async def turns(count: int) -> None:
     """Lets the loop turn so often."""
     for _ in range(count):

@@ -49,11 +49,31 @@ async def is_pooled(url: str, settings: Settings) -> bool:
 
 
 class Pool(AsyncConnectionPool[Any]):
-    """A pool that no cancellation is lost in.
+    """A pool that no cancellation is lost in, neither a client's nor its own tasks'.
 
     Until Python 3.12, ``asyncio.wait_for`` takes no notice of one that comes together with the end of its wait, and the
     pool waits with it. A timeout that passed just then would never end what it stands around.
+
+    The tasks of the pool, besides, take one for a failure of what they are doing, and go on. So ``asyncio.run``, which
+    cancels all tasks at its end and waits for them, would never return if nobody has closed the engine and the pool is
+    connecting in that moment. A task that does end closes the pool then, and that ends the others.
     """
+
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:  # noqa: ASYNC109, FBT001, FBT002 (as its base has it)
+        """Opens the pool, like the base class."""
+        await super().open(wait, timeout)
+        self._closer = asyncio.create_task(self._close_with_the_loop(), name=f"{self.name}-closer")
+
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 (as its base has it)
+        """Closes the pool, like the base class."""
+        self._closer.cancel()
+        await super().close(timeout)
+
+    async def _close_with_the_loop(self) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await super().close()
 
     async def getconn(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 (as its base has it)
         """A connection of the pool, like the base class."""
