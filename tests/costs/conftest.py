@@ -8,20 +8,51 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from dbosflow import Engine, workflow
+from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.wakeups.listener import Listener
 from tests.behaviour.gate import Gate
-from tests.costs.wire import Message, Wire, wire
+from tests.costs.wire import Wire, wire
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator
     from contextlib import AbstractAsyncContextManager
 
 NEVER = 3600.0
-"""Seconds that no test takes: what works by the clock has nothing to do."""
+"""Seconds that no test takes."""
+TIMELESS = {"lease": NEVER, "safety_poll": NEVER, "fast_poll": NEVER, "compact_every": None}
+"""Settings with which nothing works by the clock."""
 
 
-_LOOKS = {"claim.claim", "workflow.next_due", "workflow.requeue"}
-"""What an executing engine looks for when it begins to listen."""
+class Resting:
+    """Knows the services of all engines, and which of them wait to be woken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._opened: list[Service] = []
+        self._pausing: set[Service] = set()
+        open_service, pause = Service.open, Service._pause
+
+        def opened(service: Service) -> None:
+            self._opened.append(service)
+            open_service(service)
+
+        async def paused(service: Service, seconds: float | None) -> None:
+            self._pausing.add(service)
+            try:
+                await pause(service, seconds)
+            finally:
+                self._pausing.discard(service)
+
+        monkeypatch.setattr(Service, "open", opened)
+        monkeypatch.setattr(Service, "_pause", paused)
+
+    def __call__(self) -> bool:
+        """Whether no service has anything to do, and each that listens does so."""
+        services = [one for one in self._opened if not one._is_closed]
+        return all(
+            one in self._pausing and not one._woken.is_set() and (not isinstance(one, Listener) or one.healthy.is_set())
+            for one in services
+        )
 
 
 class OpenEngine(Protocol):
@@ -43,29 +74,19 @@ def line(database_url: str) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def open_engine(line: Wire) -> OpenEngine:
-    """Engines on that wire, which have run one workflow, if they run any, and listen to what others notify."""
+def open_engine(line: Wire, monkeypatch: pytest.MonkeyPatch) -> OpenEngine:
+    """Engines on that wire, which have run one workflow, if they run any, listen, and have nothing left to do."""
+    at_rest = Resting(monkeypatch)
 
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Engine]:
-        place = len(line.messages)
-        at_rest = {"lease": NEVER, "safety_poll": NEVER, "compact_every": None} | settings
-        async with Engine(line.url, **at_rest) as engine:
-            if engine_runs := settings.get("executes", True):
+        async with Engine(line.url, **TIMELESS | settings) as engine:
+            if settings.get("executes", True):
                 await engine.run_async(costs_nothing)
-            await eventually_async(lambda: _have_looked_again(line.since(place).messages, executes=engine_runs))
-            await eventually_async(lambda: not engine_runs or line.since(place).executed["notify.notify"])
+            await eventually_async(at_rest)
             yield engine
 
     return opened
-
-
-def _have_looked_again(messages: Sequence[Message], *, executes: bool) -> bool:
-    """Whether the engine listens, and what it was not told of before has been looked for, once."""
-    listens = next((place for place, one in enumerate(messages) if one.session.role == "listener"), None)
-    if listens is None:
-        return False
-    return not executes or {one.statement for one in messages[listens:]} >= _LOOKS
 
 
 @pytest.fixture
