@@ -19,7 +19,7 @@ from psycopg.rows import DictRow, dict_row, namedtuple_row
 from dbosflow._sessions import IN_ORDER
 from dbosflow._store import payloads, statements
 from dbosflow._store.arrays import TYPES, Texts
-from dbosflow._store.wire import Statement, execute, execute_together
+from dbosflow._store.wire import Statement, execute, execute_and_follow, execute_together
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
     from dbosflow._store.arrays import ArrayType, ScalarType
+    from dbosflow._store.wire import Sent
     from dbosflow.codecs.chain import Codecs
 
 Rows = list[DictRow]
@@ -122,6 +123,24 @@ async def fetch_hot(
     with rights_named(schema):
         result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
     return _loaded(connection, result)
+
+
+async def fetch_hot_and_follow(
+    connection: AsyncConnection[Any],
+    schema: str,
+    table: str,
+    name: str,
+    follower: Sent,
+    /,
+    *,
+    sections: tuple[str, ...] = (),
+    **values: Any,
+) -> tuple[list[list[Any]], bool]:
+    """``fetch_hot`` with a statement behind it, as by ``execute_and_follow``; also whether that one has succeeded."""
+    sent = _bound(schema, table, name, sections, values)
+    with rights_named(schema):
+        result, followed = await execute_and_follow(connection, sent, follower)
+    return _loaded(connection, result), followed
 
 
 async def fetch_hot_together(

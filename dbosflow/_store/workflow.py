@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import queue_of
 from dbosflow._store.cancel_request import CancelRequest
+from dbosflow._store.notify import behind
 from dbosflow._store.payloads import codecs_of, sealed, sealed_values
-from dbosflow._store.queries import fetch_all, fetch_hot
+from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_and_follow
 from dbosflow._store.start_options import NO_OPTIONS, Dedup, StartOptions
 from dbosflow.serde import for_people, size_of
 from dbosflow.types import WorkflowStatus
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._store.queries import Rows
+    from dbosflow.codecs.chain import Codecs
 
 _TABLE = "workflow"
 _CLAIM = "claim"
@@ -121,13 +123,39 @@ class Outcome:
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
     """Inserts queued workflows; returns the ids that were new."""
-    codecs = codecs_of(connection)
-    columns: dict[str, Any] = {}
+    sections, values = _enqueued(codecs_of(connection), rows)
+    inserted = await fetch_hot(connection, schema, _TABLE, "enqueue", sections=sections, **values)
+    return {workflow_id for (workflow_id,) in inserted}
+
+
+async def enqueue_and_notify(
+    connection: AsyncConnection[Any], schema: str, row: Enqueued, topics: Sequence[str]
+) -> tuple[bool, bool]:
+    """Inserts a queued workflow, and sends hints behind it, on a connection on which statements are prepared.
+
+    Returns whether the workflow is new, and whether the hints were sent: they may fail alone.
+    """
+    sections, values = _enqueued(codecs_of(connection), [row])
+    inserted, notified = await fetch_hot_and_follow(
+        connection, schema, _TABLE, "enqueue", behind(schema, topics), sections=sections, **values
+    )
+    return bool(inserted), notified
+
+
+def _enqueued(codecs: Codecs, rows: Sequence[Enqueued]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The sections of the statement that these rows need, and its values."""
+    values: dict[str, Any] = {
+        "ids": [row.workflow_id for row in rows],
+        "names": [row.name for row in rows],
+        "queues": [row.queue for row in rows],
+        "priorities": [row.priority for row in rows],
+        "inputs": [sealed(codecs, row.input) for row in rows],
+        "input_streams": [keys_text(row.input_streams) for row in rows],
+    }
     sections: tuple[str, ...] = ()
-    if any(row.message is not None for row in rows):
+    if first := [(row.workflow_id, row.message) for row in rows if row.message is not None]:
         sections = ("message",)
-        first = [(row.workflow_id, row.message) for row in rows if row.message is not None]
-        columns |= {
+        values |= {
             "message_ids": [workflow_id for workflow_id, _ in first],
             "message_keys": [message.key for _, message in first],
             "message_values": [sealed_values(codecs, message.values) for _, message in first],
@@ -136,23 +164,9 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         }
     if sections or any(row.options is not None for row in rows):
         sections = (*sections, "options")
-        names = (f"option_{name}" for name in StartOptions._fields)
-        columns.update(zip(names, zip(*(row.options or NO_OPTIONS for row in rows), strict=True), strict=True))
-    inserted = await fetch_hot(
-        connection,
-        schema,
-        _TABLE,
-        "enqueue",
-        ids=[row.workflow_id for row in rows],
-        names=[row.name for row in rows],
-        queues=[row.queue for row in rows],
-        priorities=[row.priority for row in rows],
-        inputs=[sealed(codecs, row.input) for row in rows],
-        input_streams=[keys_text(row.input_streams) for row in rows],
-        sections=sections,
-        **columns,
-    )
-    return {workflow_id for (workflow_id,) in inserted}
+        columns = zip(*(row.options or NO_OPTIONS for row in rows), strict=True)
+        values |= {f"option_{name}": column for name, column in zip(StartOptions._fields, columns, strict=True)}
+    return sections, values
 
 
 def keys_text(keys: Sequence[str]) -> str | None:

@@ -74,7 +74,10 @@ async def test_what_workflows_have_used_is_corrected_beside_the_batches_many_at_
 
 
 async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:
-    """A hint names the queue, so its worker claims once; and again, if it hears meanwhile that one before is over."""
+    """A hint names the queue, so its worker claims once; and again, if it hears meanwhile that one before is over.
+
+    The hints follow the rows of both sides.
+    """
     workflows = 50
 
     async with open_engine() as engine, open_engine(executes=False) as client:
@@ -85,5 +88,6 @@ async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_en
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         assert counts.executed["workflow.enqueue"] == workflows
+        assert counts.executed["notify.notify_behind"] == 2 * workflows
         assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
         assert counts.executed["claim.claim"] <= 2 * workflows + RESTLESS

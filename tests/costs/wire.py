@@ -50,6 +50,7 @@ _ROLES = {
     "batch.timeline": "worker",
     "worker.renew": "leases",
     "LISTEN": "listener",
+    "workflow.enqueue": "enqueuer",
 }
 """What a connection is for, by the first statement that only those of its kind send."""
 

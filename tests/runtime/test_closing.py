@@ -245,7 +245,7 @@ async def test_who_asks_a_moment_after_the_close_does_not_wait_for_ever(database
     asked = [
         core.outcome("w"),
         core.services.hub.read("w", "out", 0, None),
-        core.services.enqueuer.enqueue(row),
+        core.services.enqueuer.enqueue(row, []),
         core._starts._deduplicator.start(row),
         core.services.units_writer.use(UsedUnits("w", "key", 1, "default", None)),
         core.services.input_writer.append("w", "in", "1", None),

@@ -3,37 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, workflow
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._store import workflow as store
+from dbosflow._store.notify import listen, part_of, queue_topic, topics_of
+from dbosflow._store.wire import Statement
 from dbosflow._store.workflow import Enqueued
+from dbosflow.config import Settings
 from dbosflow.errors import SerializationError
 from tests.behaviour.tables import rows
 from tests.support import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+TOPICS = [queue_topic("q")]
+
+
+def row(workflow_id: str, text: str = "1") -> Enqueued:
+    return Enqueued(workflow_id, "flow", "q", 0, text)
+
+
+@asynccontextmanager
+async def at_work(enqueuer: Enqueuer) -> AsyncIterator[None]:
+    """The enqueuer, which writes what it was asked for before in one statement."""
+    enqueuer.open()
+    try:
+        async with asyncio.timeout(20):
+            yield
+    finally:
+        await enqueuer.close()
+
+
+async def test_the_hints_of_a_lone_enqueue_follow_its_row(database_url: str) -> None:
+    """Who is notified finds the row."""
+    enqueuer = Enqueuer(database_url, Settings())
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener, at_work(enqueuer):
+        await listen(listener, "dbosflow", map(part_of, TOPICS))
+        assert await enqueuer.enqueue(row("w"), TOPICS) == (True, True)
+        async for notification in listener.notifies(timeout=20, stop_after=1):
+            assert (notification.pid, topics_of(notification.payload)) == (enqueuer.backend_pid, TOPICS)
+        assert await enqueuer.enqueue(row("w"), TOPICS) == (False, True)
+
+
+async def test_those_of_many_do_not(database_url: str) -> None:
+    """Their callers share one statement for all hints."""
+    enqueuer = Enqueuer(database_url, Settings())
+    asked = [asyncio.ensure_future(enqueuer.enqueue(row(one), TOPICS)) for one in ("v", "w", "w")]
+    await asyncio.sleep(0)
+    async with at_work(enqueuer):
+        assert await asyncio.gather(*asked) == [(True, False), (True, False), (False, False)]
+
+
+async def test_nothing_is_prepared_for_hints_behind_a_pooler(database_url: str) -> None:
+    """The session may be another client's by then, so hints go as they always did."""
+    enqueuer = Enqueuer(database_url, Settings(pooled=True))
+    async with at_work(enqueuer):
+        assert await enqueuer.enqueue(row("w"), TOPICS) == (True, False)
+        async with enqueuer._session.turn() as connection:
+            prepared = await connection.execute("SELECT name FROM pg_prepared_statements")
+            assert await prepared.fetchall() == []
+
+
+async def test_hints_that_fail_behind_a_row_go_as_others_do_and_so_do_the_next(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their lock may be held for long: the row is durable, and no enqueue waits for the lock again for some seconds."""
+    failing = Statement(b"fails", b"SELECT 1 / $1", (23,)), [bytes(4)]
+    sent: list[Any] = []
+
+    def fail(_schema: str, topics: Any) -> Any:
+        sent.append(topics)
+        return failing
+
+    monkeypatch.setattr(store, "behind", fail)
+    enqueuer = Enqueuer(database_url, Settings())
+    async with at_work(enqueuer):
+        assert [await enqueuer.enqueue(row(one), TOPICS) for one in "vw"] == [(True, False)] * 2
+    assert sent == [TOPICS]
+    assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("v",), ("w",)]
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
 async def test_one_bad_enqueue_fails_alone(database_url: str, bad: str) -> None:
     """The others, of the same statement, are enqueued; and nothing is tried again for ever."""
-    async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
-        enqueuer = Enqueuer(pool, "dbosflow")
-        texts = ["1", bad, "2"]
-        asked = [enqueuer.enqueue(Enqueued(f"w{n}", "flow", "q", 0, text)) for n, text in enumerate(texts)]
-        answers = asyncio.gather(*asked, return_exceptions=True)
-        enqueuer.open()
-        try:
-            async with asyncio.timeout(20):
-                first, second, third = await answers
-        finally:
-            await enqueuer.close()
-    assert (first, third) == (True, True)
+    enqueuer = Enqueuer(database_url, Settings())
+    asked = [enqueuer.enqueue(row(f"w{n}", text), []) for n, text in enumerate(["1", bad, "2"])]
+    answers = asyncio.gather(*asked, return_exceptions=True)
+    async with at_work(enqueuer):
+        first, second, third = await answers
+    assert (first, third) == ((True, False),) * 2
     assert isinstance(second, SerializationError)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
 
@@ -46,9 +113,9 @@ async def test_an_acknowledged_enqueue_is_durable_whatever_the_database_prefers(
 
     async with Engine(database_url) as engine:
         core: Any = engine._open_core
-        async with core._pool.connection() as pooled:
-            row = await (await pooled.execute("SHOW synchronous_commit")).fetchone()
-    assert row == ("on",)
+        async with core._pool.connection() as pooled, core.services.enqueuer._session.turn() as own:
+            found = [await (await one.execute("SHOW synchronous_commit")).fetchone() for one in (pooled, own)]
+    assert found == [("on",), ("on",)]
 
 
 @workflow
@@ -60,16 +127,16 @@ async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent again it finds its own row there; the workers are notified at once, and need no poll."""
-    enqueue, claim = store.enqueue, store.claim
+    enqueue, claim = store.enqueue_and_notify, store.claim
     lost: list[str] = []
     claimed: list[int] = []
 
-    async def lose(connection: Any, schema: str, sent: Any) -> Any:
-        new = await enqueue(connection, schema, sent)
-        if "w" in new:
-            lost.append("w")
-            raise psycopg.OperationalError("lost")
-        return new
+    async def lose(connection: Any, schema: str, sent: Enqueued, topics: Any) -> Any:
+        if sent.workflow_id != "w" or lost:
+            return await enqueue(connection, schema, sent, topics)
+        assert await store.enqueue(connection, schema, [sent]) == {"w"}
+        lost.append("w")
+        raise psycopg.OperationalError("lost")
 
     async def count(connection: Any, schema: str, **options: Any) -> Any:
         found = await claim(connection, schema, **options)
@@ -77,7 +144,7 @@ async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
             claimed.append(len(found))
         return found
 
-    monkeypatch.setattr(store, "enqueue", lose)
+    monkeypatch.setattr(store, "enqueue_and_notify", lose)
     monkeypatch.setattr(store, "claim", count)
     async with Engine(database_url, executes=False) as client, Engine(database_url, safety_poll=600.0) as engine:
         working = asyncio.ensure_future(engine.run_worker_async("q"))

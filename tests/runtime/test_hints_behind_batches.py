@@ -97,5 +97,8 @@ async def test_an_engine_knows_the_sessions_that_send_its_own_hints(database_url
     async with Engine(database_url) as engine, Engine(database_url) as other:
         core = engine._core
         for one, is_own in ((core, True), (other._core, False)):
-            pids = (one.executor.lease.backend_pid, one.services.notifier.backend_pid)
-            assert [pid is not None and core._is_own_hint(pid) for pid in pids] == [is_own] * 2
+            async with one.services.enqueuer._session.turn():
+                pass
+            services = (one.services.notifier, one.services.enqueuer)
+            pids = [one.executor.lease.backend_pid, *(service.backend_pid for service in services)]
+            assert [pid is not None and core._is_own_hint(pid) for pid in pids] == [is_own] * 3

@@ -175,7 +175,8 @@ class EngineCore:
 
     def _is_own_hint(self, backend_pid: int) -> bool:
         executor = None if self._executor is None else self._executor.lease.backend_pid
-        return backend_pid in (self.services.notifier.backend_pid, executor)
+        services = self.services
+        return backend_pid in (services.notifier.backend_pid, services.enqueuer.backend_pid, executor)
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,10 @@ from dbosflow.errors import OutdatedWorkersError, WorkflowConflictError, Workflo
 from dbosflow.unreadable import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from dbosflow._runtime.engine.executor import Executor
+    from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.queues.deduplicator import Deduplicator
     from dbosflow._runtime.queues.enqueuer import Enqueuer
     from dbosflow._runtime.repository import Repository
@@ -43,7 +44,7 @@ class Starts:
         executor: Executor | None,
         enqueuer: Enqueuer,
         repository: Repository,
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         outcome: Callable[[str], Awaitable[Ending | Outcome]],
         *,
         deduplicator: Deduplicator,
@@ -77,25 +78,19 @@ class Starts:
             launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
+            if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
+                self._announce(topics)
         else:
             # Without a queue, any executing engine takes it when its time comes, as it takes one whose worker has died.
             queue = request.recovery_queue if here else request.stored_queue
-            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
-        # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
-        if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
-            self._announce(topics)
+            await self._enqueue(_queued(workflow_id, request, queue, arguments_text))
         return workflow_id
 
     async def enqueue(self, row: Enqueued) -> str:
         """Enqueues a workflow, whose code may be unknown here; returns its id once it is durable."""
         if row.dedup is not None:
             return await self._deduplicated(row)
-        is_new = await self._enqueuer.enqueue(row)
-        if is_new or await self._is_open(row.workflow_id, row.name, row.input):
-            topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
-            if row.options is not None and row.options.is_urgent(self._safety_poll):
-                topics.append(ALARM_TOPIC)
-            self._announce(topics)
+        await self._enqueue(row)
         return row.workflow_id
 
     async def start_all(self, rows: Sequence[Enqueued]) -> list[str]:
@@ -139,26 +134,16 @@ class Starts:
             self._announce([queue_topic(row.queue), workflow_topic(row.workflow_id)])
         return answer.workflow_id
 
-    async def _enqueue(
-        self, workflow_id: str, request: StartRequest, queue: str, arguments_text: str
-    ) -> tuple[bool, list[str]]:
-        """Enqueues a workflow; whether its row is new, and who is to be told of it."""
-        definition = request.definition
-        row = Enqueued(
-            workflow_id,
-            definition.name,
-            queue,
-            request.priority,
-            arguments_text,
-            definition.inputs,
-            request.options,
-            request.message,
-        )
-        is_new = await self._enqueuer.enqueue(row)
-        topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        if request.is_urgent(self._safety_poll):
+    async def _enqueue(self, row: Enqueued) -> bool:
+        """Enqueues a workflow, and notifies those whom it concerns; returns whether its row is new."""
+        topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
+        if row.options is not None and row.options.is_urgent(self._safety_poll):
             topics.append(ALARM_TOPIC)
-        return is_new, topics
+        is_new, notified = await self._enqueuer.enqueue(row, topics)
+        # A start whose answer was lost looks like an earlier one, and has perhaps notified no worker yet.
+        if is_new or await self._is_open(row.workflow_id, row.name, row.input):
+            self._announce(topics, notified=notified)
+        return is_new
 
     async def _signal(self, request: StartRequest, message: FirstMessage) -> str:
         """Starts a workflow with a first message, or sends the message to the one that has the id.
@@ -171,10 +156,7 @@ class Starts:
         here = request.queue is None and self._executor is not None
         queue = request.recovery_queue if here else request.stored_queue
         while True:
-            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
-            if is_new or await self._is_open(workflow_id, request.definition.name, arguments_text):
-                self._announce(topics)
-            if is_new:
+            if await self._enqueue(_queued(workflow_id, request, queue, arguments_text)):
                 return workflow_id
             try:
                 await self._send(workflow_id, topic_of(message.key), message.text, message.producer)
@@ -218,12 +200,17 @@ class Starts:
 def row_of(request: StartRequest, settings: Settings) -> Enqueued:
     """The row of a workflow that any worker may take: without a queue, mostly this engine, if it executes."""
     here = settings.executes and request.is_for(settings.version)
+    queue = request.recovery_queue if here else request.stored_queue
+    return _queued(request.workflow_id or new_id(), request, queue, request.arguments_text())
+
+
+def _queued(workflow_id: str, request: StartRequest, queue: str, arguments_text: str) -> Enqueued:
     return Enqueued(
-        request.workflow_id or new_id(),
+        workflow_id,
         request.definition.name,
-        request.recovery_queue if here else request.stored_queue,
+        queue,
         request.priority,
-        request.arguments_text(),
+        arguments_text,
         request.definition.inputs,
         request.options,
         request.message,

@@ -1,44 +1,81 @@
-"""Enqueues workflows for workers: many at a time in one statement, on a connection of the pool. Needs no lease."""
+"""Enqueues workflows for workers: many at a time in one statement, on a connection of its own. Needs no lease.
+
+The hints of a lone one follow its row on that connection, in a transaction of their own: an idle worker is awake before
+the row's own process has heard that it is durable. Those of many are left to the callers, who share a statement then.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from dbosflow._records.producers import is_unsure
 from dbosflow._runtime.process.service import Service, set_closed
+from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.streams.outside_writer import unsure_error
+from dbosflow._sessions import WORKER
 from dbosflow._store import workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import PermissionDeniedError, SerializationError
 
 if TYPE_CHECKING:
-    from psycopg_pool import AsyncConnectionPool
+    from collections.abc import Sequence
 
+    from dbosflow._store.connection import Connection
     from dbosflow._store.workflow import Enqueued
+    from dbosflow.config import Settings
+
+_NOTIFY_PAUSE = 10.0
+"""Seconds for which no hint follows a row on its connection, after one that failed: its lock may be held for long."""
+
+
+class Answer(NamedTuple):
+    """What came of an enqueue."""
+
+    is_new: bool
+    """Whether its row is new."""
+    notified: bool
+    """Whether its hints were sent."""
+
+
+class _Pending(NamedTuple):
+    row: Enqueued
+    topics: Sequence[str]
+    futures: list[asyncio.Future[Answer]]
 
 
 class Enqueuer(Service):
     """The group commit of enqueues."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], schema: str) -> None:
+    def __init__(self, url: str, settings: Settings) -> None:
         super().__init__("enqueuer", interval=None)
-        self._pool = pool
-        self._schema = schema
-        self._pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]] = {}
+        self._session = Session(url, settings, WORKER)
+        self._schema = settings.schema
+        self._pending: dict[str, _Pending] = {}
+        self._notifies_from = 0.0
 
-    async def enqueue(self, row: Enqueued) -> bool:
-        """Enqueues a workflow; returns, once it is durable, whether its row is new. An equal id is inserted once."""
+    @property
+    def backend_pid(self) -> int | None:
+        """The server process of the connection, by which a listener of this engine knows the engine's own hints."""
+        return self._session.backend_pid
+
+    async def enqueue(self, row: Enqueued, topics: Sequence[str]) -> Answer:
+        """Enqueues a workflow; answers once it is durable. An equal id is inserted once.
+
+        The hints of these ``topics`` may be sent with it; the caller has to send them otherwise.
+        """
         self.check_open()
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._pending.setdefault(row.workflow_id, (row, []))[1].append(future)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending.setdefault(row.workflow_id, _Pending(row, topics, [])).futures.append(future)
         self.wake()
         return await future
 
     async def close(self) -> None:
         """Ends the writes; a waiting caller gets an error, since its row is not known to be durable."""
         await super().close()
-        set_closed(future for _, futures in self._pending.values() for future in futures)
+        set_closed(future for one in self._pending.values() for future in one.futures)
+        await self._session.close()
 
     async def work_once(self) -> bool:
         """Writes all pending rows; a failed statement is sent again, since a repeated enqueue does nothing."""
@@ -47,13 +84,12 @@ class Enqueuer(Service):
         pending, self._pending = self._pending, {}
         if not pending:
             return False
-        rows = [row for row, _ in pending.values()]
         try:
-            async with self._pool.connection() as connection:
-                new = await workflow.enqueue(connection, self._schema, rows)
+            async with self._session.turn() as connection:
+                answers = await self._write(connection, list(pending.values()))
         except BaseException as error:
             if isinstance(error, PermissionDeniedError):  # trying again would change nothing
-                for future in (one for _, futures in pending.values() for one in futures if not one.done()):
+                for future in (one for each in pending.values() for one in each.futures if not one.done()):
                     future.set_exception(error)
                 return bool(self._pending)
             if isinstance(error, Exception) and is_refused(error):
@@ -61,44 +97,56 @@ class Enqueuer(Service):
                 return True
             self._put_back(pending)
             raise
-        for workflow_id, (_, futures) in pending.items():
-            _set_results(futures, is_new=workflow_id in new)
+        for one, answer in zip(pending.values(), answers, strict=True):
+            _set_results(one.futures, answer)
         return bool(self._pending)
+
+    async def _write(self, connection: Connection, pending: Sequence[_Pending]) -> list[Answer]:
+        """Writes the rows; behind a lone one go its hints."""
+        first, *others = pending
+        is_prepared = connection.prepare_threshold is not None
+        if others or not (is_prepared and first.topics) or time.monotonic() < self._notifies_from:
+            new = await workflow.enqueue(connection, self._schema, [one.row for one in pending])
+            return [Answer(one.row.workflow_id in new, notified=False) for one in pending]
+        is_new, notified = await workflow.enqueue_and_notify(connection, self._schema, first.row, first.topics)
+        if not notified:
+            self._notifies_from = time.monotonic() + _NOTIFY_PAUSE
+        return [Answer(is_new, notified)]
 
     def _give_up(self) -> None:
         """Forgets starts whose message, if it is there, will soon not be found by its producer any more."""
-        for workflow_id, (row, futures) in list(self._pending.items()):
-            if row.message is not None and is_unsure(row.message.producer):
+        for workflow_id, one in list(self._pending.items()):
+            if one.row.message is not None and is_unsure(one.row.message.producer):
                 del self._pending[workflow_id]
-                for future in (one for one in futures if not one.done()):
+                for future in (each for each in one.futures if not each.done()):
                     future.set_exception(unsure_error(workflow_id))
 
-    async def _one_by_one(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
+    async def _one_by_one(self, pending: dict[str, _Pending]) -> None:
         """Writes the rows one by one after the database has refused one for its data; the others go on without it."""
         rest = dict(pending)
-        for workflow_id, (row, futures) in pending.items():
+        for workflow_id, one in pending.items():
             try:
-                async with self._pool.connection() as connection:
-                    new = await workflow.enqueue(connection, self._schema, [row])
+                async with self._session.turn() as connection:
+                    (answer,) = await self._write(connection, [one])
             except BaseException as refused:
                 if not (isinstance(refused, Exception) and is_refused(refused)):
                     self._put_back(rest)
                     raise
-                for future in futures:
+                for future in one.futures:
                     if not future.done():
                         future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
             else:
-                _set_results(futures, is_new=workflow_id in new)
+                _set_results(one.futures, answer)
             del rest[workflow_id]
 
-    def _put_back(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
+    def _put_back(self, pending: dict[str, _Pending]) -> None:
         """Keeps the rows that could not be written for the next statement, before those that came meanwhile."""
-        for workflow_id, (row, futures) in self._pending.items():
-            pending.setdefault(workflow_id, (row, []))[1].extend(futures)
+        for workflow_id, one in self._pending.items():
+            pending.setdefault(workflow_id, one._replace(futures=[])).futures.extend(one.futures)
         self._pending = pending
 
 
-def _set_results(futures: list[asyncio.Future[bool]], *, is_new: bool) -> None:
+def _set_results(futures: list[asyncio.Future[Answer]], answer: Answer) -> None:
     for first, future in enumerate(futures):
         if not future.done():
-            future.set_result(is_new and first == 0)
+            future.set_result(answer if first == 0 else answer._replace(is_new=False))
