@@ -11,6 +11,7 @@ import pytest
 
 from dbosflow import Engine
 from dbosflow._runtime.process.session import Session
+from dbosflow._runtime.streams import hub as hub_module
 from dbosflow._runtime.streams.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
@@ -249,6 +250,54 @@ async def test_waiters_for_results_share_queries_and_leave_nothing_behind(databa
         assert await outcomes.wait_for("never") is None
         assert not table.wakeups._subscribers
         await outcomes.close()
+
+
+@pytest.mark.parametrize("hint", ["comes", "is lost"])
+async def test_who_waits_for_what_was_enqueued_just_now_looks_when_it_hears_of_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, hint: str
+) -> None:
+    """A look at once would find nothing. News may come before the wait: then the look that was put off finds them."""
+    asked = 0
+    find = workflow.outcomes
+
+    async def count(*args: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await find(*args)
+
+    monkeypatch.setattr(workflow, "outcomes", count)
+    monkeypatch.setattr(hub_module, "_FIRST_LOOK", 3600.0 if hint == "comes" else 0.5)
+    async with laid(database_url) as table:
+        outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
+        outcomes.open()
+        async with asyncio.timeout(20):
+            await table.status("w", "queued")
+            outcomes.enqueued("w")
+            if hint == "comes":
+                waiting = asyncio.create_task(outcomes.wait_for("w"))
+                await settle()
+                assert asked == 0
+                await table.status("w", "succeeded")
+            else:
+                await table.status("w", "succeeded")
+                waiting = asyncio.create_task(outcomes.wait_for("w"))
+            found = await waiting
+            assert (found and found.status, asked) == ("succeeded", 1)
+            await outcomes.wait_for("w")  # once only: this one looks at once
+        await outcomes.close()
+        assert (table.wakeups._subscribers, outcomes._enqueued) == ({}, {})
+
+
+async def test_what_was_enqueued_and_not_waited_for_is_forgotten(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who enqueues for ever holds nothing for it."""
+    monkeypatch.setattr(hub_module, "_FIRST_LOOK", -1.0)
+    async with laid(database_url) as table:
+        outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
+        for number in range(10):
+            outcomes.enqueued(f"w{number}")
+        assert list(outcomes._enqueued) == ["w9"]
 
 
 async def test_closing_tells_readers_that_wait(database_url: str) -> None:

@@ -49,6 +49,7 @@ class Starts:
         *,
         deduplicator: Deduplicator,
         send: Callable[[str, str, str, str], Awaitable[int]],
+        on_enqueued: Callable[[str], None],
         settings: Settings,
     ) -> None:
         self._executor = executor
@@ -61,6 +62,7 @@ class Starts:
         self._announce = announce
         self._outcome = outcome
         self._send = send
+        self._on_enqueued = on_enqueued
 
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
@@ -143,6 +145,8 @@ class Starts:
         # A start whose answer was lost looks like an earlier one, and has perhaps notified no worker yet.
         if is_new or await self._is_open(row.workflow_id, row.name, row.input):
             self._announce(topics, notified=notified)
+        if is_new:
+            self._on_enqueued(row.workflow_id)
         return is_new
 
     async def _signal(self, request: StartRequest, message: FirstMessage) -> str:

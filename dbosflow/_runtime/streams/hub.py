@@ -55,6 +55,9 @@ _GOES_ON = frozenset({WorkflowStatus.QUEUED, WorkflowStatus.SCHEDULED, WorkflowS
 _LOOK_EVERY = 1.0
 """Seconds between two looks for streams that are not read any more."""
 
+_FIRST_LOOK = 0.01
+"""Seconds from an enqueue until the first look for its outcome: by then, most that end soon have sent a hint."""
+
 _StreamView = tuple[str, str, bool]
 """Workflow id, key, and whether its readers see only what is committed."""
 
@@ -238,6 +241,19 @@ class Outcomes(Service):
         self._wakeups = wakeups
         self._waiting: dict[str, dict[asyncio.Future[Outcome | None], bool]] = {}
         self._due: dict[str, None] = {}
+        self._enqueued: dict[str, float] = {}
+        """When those were enqueued for which a look may be put off."""
+
+    def enqueued(self, workflow_id: str) -> None:
+        """A workflow is new just now: who waits for it at once waits for news, and looks a little later.
+
+        A look at once finds nothing, and takes from the worker's time where there are few cores. Only the news that
+        come between the enqueue and the wait are found by the later look.
+        """
+        now = asyncio.get_running_loop().time()
+        while self._enqueued and self._enqueued[oldest := next(iter(self._enqueued))] < now - _FIRST_LOOK:
+            del self._enqueued[oldest]
+        self._enqueued[workflow_id] = now
 
     async def wait_for(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
         """The workflow's outcome once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
@@ -251,14 +267,26 @@ class Outcomes(Service):
         unsubscribe = self._wakeups.subscribe(workflow_topic(workflow_id), news)
         waiting = self._waiting.setdefault(workflow_id, {})
         waiting[future] = ended
-        news()
+        timer = self._look_later(workflow_id, news)
+        if timer is None:
+            news()
         try:
             return await future
         finally:
+            if timer is not None:
+                timer.cancel()
             unsubscribe()
             del waiting[future]
             if not waiting and self._waiting.get(workflow_id) is waiting:
                 del self._waiting[workflow_id]
+
+    def _look_later(self, workflow_id: str, look: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """Puts a first look off, if the workflow is that new."""
+        loop, enqueued_at = asyncio.get_running_loop(), self._enqueued.pop(workflow_id, None)
+        if enqueued_at is None or loop.time() >= enqueued_at + _FIRST_LOOK:
+            return None
+        # In a context of its own: this may be called for a workflow, whose timers are its own code's only.
+        return loop.call_at(enqueued_at + _FIRST_LOOK, look, context=Context())
 
     async def close(self) -> None:
         """Ends the queries; waiting callers get an error."""
