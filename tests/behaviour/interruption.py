@@ -8,7 +8,7 @@ from typing import Any
 
 from dbosflow import Engine
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class _LeftBehindError(BaseException):

@@ -17,7 +17,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 BUFFER = 100_000
 VALUE = "x" * 1000
 COUNT = 2000

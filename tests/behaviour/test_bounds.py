@@ -32,7 +32,7 @@ from dbosflow.errors import ConfigurationError, SerializationError, StreamFullEr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LONGEST = 512
 
 

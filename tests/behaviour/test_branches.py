@@ -17,7 +17,7 @@ from tests.behaviour.tables import records
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step
@@ -170,7 +170,7 @@ def test_tasks_are_branches_with_names_of_their_own(database_url: str, engine: E
         direct = await asyncio.gather(echoed(5), echoed(6))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(worker(value)) for value in (0, 1)]
-        return [await grouped, direct, [task.result() for task in tasks], await asyncio.wait_for(echoed(9), 10)]
+        return [await grouped, direct, [task.result() for task in tasks], await asyncio.wait_for(echoed(9), 60)]
 
     assert engine.run(flow.options(workflow_id="w")) == [[0, 1], [5, 6], [0, 1], 9]
     assert {key for key, _ in records(database_url, "w")} == {

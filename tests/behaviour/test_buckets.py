@@ -28,7 +28,7 @@ async def test_two_queues_share_the_rate_of_a_bucket(database_url: str) -> None:
         handles = [
             await first.start_async(quick_limited_job.options(queue="ab"[number % 2]), number) for number in range(12)
         ]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(handle.result_async() for handle in handles))
         began = sorted([(await handle.info_async()).started_at.timestamp() for handle in handles])  # type: ignore[union-attr]
     for first_one, at in enumerate(began):

@@ -31,7 +31,7 @@ from tests.behaviour.tables import records
 if TYPE_CHECKING:
     from dbosflow import Engine
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step

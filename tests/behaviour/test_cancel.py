@@ -19,7 +19,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step

@@ -34,7 +34,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 urls: list[str] = []
 forgotten: list[asyncio.Task[Any]] = []
 go_on: threading.Event

@@ -16,7 +16,7 @@ from tests.behaviour.test_queues import working
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Order(BaseModel):

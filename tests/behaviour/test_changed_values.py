@@ -22,7 +22,7 @@ from tests.behaviour.interruption import Interruption
 from tests.behaviour.tables import disorder, records, rows, stored_values
 from tests.support import eventually
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 stream = Stream[Any, None]("k")
 Mode = Literal["warn", "block"]
 

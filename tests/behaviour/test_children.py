@@ -14,7 +14,7 @@ from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import records, rows
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class RefusedError(Exception):

@@ -23,7 +23,7 @@ from dbosflow.errors import BranchError, DeadlockError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 engines: dict[str, Engine] = {}
 
 

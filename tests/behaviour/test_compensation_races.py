@@ -12,6 +12,7 @@ import pytest
 from dbosflow import Engine, compensate, current, sleep_async, step, workflow, write_stream_async
 from dbosflow.errors import WorkflowCancelledError, WorkflowTimeoutError
 from dbosflow.testing import assert_crash_safe
+from tests.behaviour.expiring import expire
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import disorder, records, rows
 from tests.support import eventually, eventually_async, listens
@@ -19,7 +20,7 @@ from tests.support import eventually, eventually_async, listens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ASKED = "UPDATE dbosflow.workflow SET cancel_requested_at = now(), cancel_reason = 'mute' WHERE id = 'w'"
 
 
@@ -197,10 +198,11 @@ def test_nothing_of_the_body_begins_beside_the_compensations(engine: Engine, dat
     assert disorder(database_url) == []
 
 
-@workflow(compensates=True, timeout=0.3)
+@workflow(compensates=True, timeout=3600)
 async def late_child() -> None:
     await do("child")
     compensate(undo, "child")
+    await write_stream_async("open", 1)
     await asyncio.Event().wait()
 
 
@@ -213,8 +215,12 @@ async def parent_of_late_child() -> None:
 
 def test_the_deadline_of_a_child_undoes_the_child_and_then_its_parent(engine: Engine, database_url: str) -> None:
     """The parent fails with the child's error."""
+    handle = engine.start(parent_of_late_child.options(workflow_id="p"))
+    child = "p/late_child#0"
+    assert next(engine.read_stream(child, "open", wait_for=PATIENCE)) == 1
+    expire(engine, child)
     with pytest.raises(WorkflowTimeoutError):
-        engine.run(parent_of_late_child)
+        handle.result(timeout=PATIENCE)
     assert noted() == ["do parent", "do child", "undo child", "undo parent"]
     assert disorder(database_url) == []
 

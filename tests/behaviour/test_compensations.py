@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from dbosflow import (
@@ -20,6 +19,7 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import DefinitionError, WorkflowCancelledError, WorkflowTimeoutError
+from tests.behaviour.expiring import expire
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import disorder, records, rows
 from tests.support import eventually, eventually_async
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step
@@ -107,20 +107,13 @@ def test_those_of_a_workflow_that_succeeds_are_not(engine: Engine, database_url:
     assert len(records(database_url, "w")) == 2
 
 
-@workflow
-async def looked_for() -> None:
-    await asyncio.Event().wait()
-
-
 def cancelled(engine: Engine, database_url: str) -> type[Exception]:
     engine.handle("w").cancel(reason="too dear")
     return WorkflowCancelledError
 
 
 def expired(engine: Engine, database_url: str) -> type[Exception]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE dbosflow.workflow SET deadline_at = now()")
-    engine.start(looked_for.options(timeout=0.1))  # so that somebody looks
+    expire(engine, "w")
     return WorkflowTimeoutError
 
 

@@ -92,16 +92,18 @@ def test_context_variables_that_a_step_sets_are_not_seen_by_the_body(engine: Eng
         handle = engine.start(flow.options(workflow_id="w"))
         engine.write_stream("w", "numbers", 1)
         engine.close_stream("w", "numbers")
-        assert handle.result(timeout=30) == ["the body"] * 4
+        assert handle.result(timeout=60) == ["the body"] * 4
 
 
 def test_a_cancellation_arrives_in_a_step_that_has_its_own_context(engine: Engine) -> None:
     """Where it waits, in its own context; what it then does is its own as well."""
     seen: list[str] = []
+    began = asyncio.Event()
 
     @step
     async def waiting() -> None:
         place.set("a step")
+        began.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -111,8 +113,11 @@ def test_a_cancellation_arrives_in_a_step_that_has_its_own_context(engine: Engin
     @workflow
     async def flow() -> str:
         place.set("the body")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(waiting(), 0.05)
+        task = asyncio.create_task(waiting())
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         return place.get()
 
     assert engine.run(flow) == "the body"

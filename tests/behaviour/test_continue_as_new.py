@@ -38,6 +38,7 @@ from dbosflow.errors import (
 )
 from dbosflow.testing import assert_crash_safe
 from tests.behaviour import ledger
+from tests.behaviour.expiring import expire
 from tests.behaviour.tables import rows
 from tests.support import eventually
 
@@ -439,11 +440,17 @@ def test_a_cancellation_ends_it_between_any_two_iterations(engine: Engine) -> No
     assert closed
 
 
-def test_its_deadline_counts_from_the_first_iteration(engine: Engine) -> None:
-    handle = engine.start(endless_anew.options(timeout=0.3), 0)
+def test_its_deadline_counts_from_the_first_iteration(engine: Engine, database_url: str) -> None:
+    handle = engine.start(endless_anew.options(workflow_id="w", timeout=3600), 0)
+    for value in engine.read_stream("w", "counted"):
+        if value == 3:
+            break
+    query = "SELECT deadline_at - created_at = interval '1 hour' FROM dbosflow.workflow"
+    assert rows(database_url, query) == [(True,)]
+    expire(engine, "w")
     with pytest.raises(WorkflowTimeoutError):
         handle.result()
-    assert engine.workflows.get(handle.workflow_id).iteration > 0
+    assert engine.workflows.get("w").iteration > 0
 
 
 @workflow

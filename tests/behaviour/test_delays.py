@@ -17,7 +17,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from dbosflow import WorkflowHandle
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 SOON = 0.3
 """Seconds until the times that come in these tests."""
 LATER = timedelta(days=1)
@@ -54,8 +54,10 @@ async def test_a_delayed_workflow_begins_when_its_time_has_come_and_not_before(
     async with Engine(database_url) as engine:
         worker = asyncio.create_task(engine.run_worker_async("q"))
         handle = await engine.start_async(late_greeting.options(workflow_id="w", queue=queue, delay=SOON), "w")
-        assert await handle.status_async() is WorkflowStatus.SCHEDULED
+        later = await engine.start_async(late_greeting.options(queue=queue, delay=LATER), "later")
+        assert await later.status_async() is WorkflowStatus.SCHEDULED
         assert await handle.result_async(timeout=PATIENCE) == "hello w"
+        assert await later.status_async() is WorkflowStatus.SCHEDULED
         worker.cancel()
     assert rows(database_url, TIMES, SOON, "w") == [(True,)]
     assert disorder(database_url) == []

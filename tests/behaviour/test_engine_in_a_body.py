@@ -15,7 +15,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 engines: dict[str, Engine] = {}
 """What the bodies of this module use, as programs use a global."""

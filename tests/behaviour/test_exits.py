@@ -19,7 +19,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.mark.parametrize("colour", ["step on the pool", "step on the thread", "sync body", "async body"])
@@ -53,7 +53,7 @@ def test_stop_iteration_is_an_error_like_any_other(engine: Engine, colour: str) 
         "async body": in_async_body,
     }[colour]
     with pytest.raises(Exception) as caught:  # noqa: PT011 (it is compared below)
-        engine.start(flow).result(timeout=10)
+        engine.start(flow).result(timeout=60)
     assert "StopIteration" in f"{type(caught.value).__name__} {caught.value}"
 
 
@@ -169,9 +169,9 @@ def test_a_workflow_that_exits_fails_alone(database_url: str, kind: BaseExceptio
             if name.startswith("handler"):
                 engine.write_stream(handle.workflow_id, "numbers", 1)
             with pytest.raises(Exception, match=type(kind).__name__):
-                handle.result(timeout=10)
+                handle.result(timeout=60)
             assert handle.status() is WorkflowStatus.FAILED, name
-            assert engine.start(innocent).result(timeout=10) == "fine"
+            assert engine.start(innocent).result(timeout=60) == "fine"
 
     async def main() -> None:
         async with Engine(database_url) as engine:

@@ -23,7 +23,7 @@ from tests.behaviour.interruption import Interruption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class OutOfStockError(Exception):

@@ -164,7 +164,7 @@ def children(engine: Engine, url: str, parent: str) -> list[tuple[str, str]]:
     ended = []
     for workflow_id, key in found:
         with suppress(Exception):  # it is looked up
-            engine.handle(workflow_id).result(timeout=30)
+            engine.handle(workflow_id).result(timeout=60)
         ended.append((key, str(engine.handle(workflow_id).status())))
     return ended
 

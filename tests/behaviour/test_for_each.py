@@ -199,8 +199,8 @@ def test_failed_items_are_skipped_or_become_dead_letters(engine: Engine) -> None
 
 
 @workflow(inputs=["work"])
-def going_on_after_failures() -> list[Any]:
-    reader = read_input("work", timeout=0.2)
+def going_on_after_failures(patience: float) -> list[Any]:
+    reader = read_input("work", timeout=patience)
     found: list[Any] = []
     for _ in range(4):
         try:
@@ -215,16 +215,19 @@ def going_on_after_failures() -> list[Any]:
 
 def test_a_reader_goes_on_where_the_loop_ended(engine: Engine) -> None:
     """At the item that failed, or behind the last one that is done."""
-    handle = engine.start(going_on_after_failures.options(workflow_id="w"))
+    handle = engine.start(going_on_after_failures.options(workflow_id="w"), PATIENCE)
     feed(engine, "w", [0, 2, 5, 4, 7, 6, 8])
     assert handle.result(timeout=PATIENCE) == [2, 4, 2, 0]
 
 
-def test_a_loop_times_out_like_its_reader(engine: Engine) -> None:
+def test_a_loop_times_out_like_its_reader(client: Engine, database_url: str) -> None:
     """What came before is done."""
-    handle = engine.start(going_on_after_failures.options(workflow_id="w"))
-    engine.write_stream("w", "work", 0)
-    assert handle.result(timeout=PATIENCE) == ["timeout"] * 4
+    with Engine(database_url) as first:
+        first.start(going_on_after_failures.options(workflow_id="w", delay=3600), 0.2)
+        first.write_stream("w", "work", 0)
+    assert rows(database_url, "UPDATE dbosflow.workflow SET wake_at = now() RETURNING id") == [("w",)]
+    with Engine(database_url):
+        assert client.handle("w").result(timeout=PATIENCE) == ["timeout"] * 4
     assert noted() == [0]
 
 

@@ -19,7 +19,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 numbers = Stream[int, None]("numbers")
 anything: Stream[Any, None] = Stream("numbers")
 

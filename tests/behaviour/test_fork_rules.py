@@ -254,13 +254,22 @@ async def ruled_reading() -> list[Any]:
     return [value async for value in read_input_async("work")]
 
 
+def nine_days_pass(url: str) -> None:
+    """Since everything was started."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE dbosflow.workflow"
+            " SET created_at = created_at - interval '9 d', deadline_at = deadline_at - interval '9 d'"
+        )
+
+
 def test_a_retry_of_what_was_too_late_before_it_ran_has_open_inputs(client: Engine, database_url: str) -> None:
     """The end by the deadline closes them as failed: what was written before stays, and more may come."""
-    with Engine(database_url) as engine:
-        handle = engine.start(ruled_reading.options(workflow_id="o", queue=QUEUE, timeout=0.5))
-        engine.write_stream("o", "work", 1)
-        with pytest.raises(WorkflowTimeoutError):
-            handle.result(timeout=PATIENCE)
+    handle = client.start(ruled_reading.options(workflow_id="o", queue=QUEUE, timeout=3600))
+    client.write_stream("o", "work", 1)
+    nine_days_pass(database_url)
+    with Engine(database_url), pytest.raises(WorkflowTimeoutError):
+        handle.result(timeout=PATIENCE)
     client.workflows.retry("o", workflow_id="f")
     assert client.write_stream("f", "work", 2) == 1
 
@@ -268,11 +277,7 @@ def test_a_retry_of_what_was_too_late_before_it_ran_has_open_inputs(client: Engi
 def test_a_retry_after_a_moment_that_was_the_deadline_has_as_much_time_again(client: Engine, database_url: str) -> None:
     deadline = datetime.now(UTC) + timedelta(days=1)
     client.start(ruled_list.options(workflow_id="o", queue=QUEUE, deadline=deadline))
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            "UPDATE dbosflow.workflow"
-            " SET created_at = created_at - interval '9 d', deadline_at = deadline_at - interval '9 d'"
-        )
+    nine_days_pass(database_url)
     with Engine(database_url), pytest.raises(WorkflowTimeoutError):
         client.handle("o").result(timeout=PATIENCE)
     client.workflows.retry("o", workflow_id="f")

@@ -349,7 +349,7 @@ engine = Engine(sys.argv[1], lease=0.5)
 asyncio.run(engine.open_async())
 for thread in threading.enumerate():
     if "dbosflow" in thread.name:
-        thread.join(20)
+        thread.join(60)
 print([thread.name for thread in threading.enumerate() if "dbosflow" in thread.name])
 """
 

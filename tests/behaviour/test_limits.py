@@ -225,7 +225,7 @@ async def test_no_more_begin_than_a_rate_allows(database_url: str) -> None:
         await engines[0].queues.apply_async(Queue("q", rate=rate))
         assert (await engines[0].queues.info_async("q")).rate == rate
         handles = [await engines[1].start_async(quick_limited_job.options(queue="q"), number) for number in range(12)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert [await handle.result_async() for handle in handles] == list(range(12))
         began = sorted([(await handle.info_async()).started_at for handle in handles])  # type: ignore[type-var]
     for first, one in enumerate(began):

@@ -166,7 +166,7 @@ def test_many_are_cancelled_with_a_reason(engine: Engine, blocked: Engine) -> No
     assert list(changes.values()) == ["requested", "ended", "unknown", "cancelled", "requested", "requested"]
     for handle in running[:2]:
         with pytest.raises(WorkflowCancelledError, match="no longer needed"):
-            handle.result(timeout=30)
+            handle.result(timeout=60)
     assert running[2].status() == "running"
     told: list[int] = []
     changes = outcomes(blocked.workflows.cancel(WorkflowFilter(status="blocked"), progress=told.append))

@@ -12,7 +12,7 @@ from dbosflow.errors import SerializationError
 from tests.support import eventually
 
 LAST = 2**31 - 1
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step

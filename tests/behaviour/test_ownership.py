@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.program import Program
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LEASE = 1.5
 
 

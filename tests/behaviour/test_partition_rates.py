@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ONCE = Rate(1, per=10_000)
 PARTITIONS = 150
 """More partitions than a look passes."""

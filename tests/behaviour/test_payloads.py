@@ -19,7 +19,7 @@ from tests.behaviour.tables import rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Parcel(BaseModel):

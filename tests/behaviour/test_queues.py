@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 NEVER = 600.0
 
 

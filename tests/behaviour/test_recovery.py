@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.program import Program
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LONG_LEASE = 600.0
 """One that no test waits for: a workflow that goes on did not wait for its end."""
 

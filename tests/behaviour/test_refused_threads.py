@@ -14,7 +14,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ran: list[str] = []
 
 

@@ -165,7 +165,7 @@ def test_an_engine_that_closes_forgets_nothing(database_url: str, gate: Gate) ->
 
     with Engine(database_url) as first:
         first.start(interrupted_guessing.options(workflow_id="w"))
-        assert reached.wait(20)
+        assert reached.wait(60)
     gate.open()
     with Engine(database_url) as second:
         second.handle("w").result(20)

@@ -16,7 +16,7 @@ from tests.behaviour.tables import disorder, records, rows
 if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Bodies:

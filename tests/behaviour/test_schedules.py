@@ -16,7 +16,7 @@ from tests.support import eventually, eventually_async
 if TYPE_CHECKING:
     from dbosflow.types import ScheduleInfo
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 IDS = "SELECT id FROM dbosflow.workflow ORDER BY id"
 
 

@@ -17,7 +17,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @step

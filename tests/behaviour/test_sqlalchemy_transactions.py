@@ -128,8 +128,8 @@ def test_a_session_starts_workflows_and_sends(engine: Engine) -> None:
     """The engine's methods for users' transactions take part in the transaction of a step, too."""
     OPENED[:] = [engine]
     waiting = [engine.start(orm_receives.options(workflow_id=one)) for one in ("waits", "waits_async")]
-    assert [engine.handle(one).result(timeout=30) for one in engine.run(orm_placing)] == [8, 10]
-    assert [one.result(timeout=30) for one in waiting] == ["sync", "async"]
+    assert [engine.handle(one).result(timeout=60) for one in engine.run(orm_placing)] == [8, 10]
+    assert [one.result(timeout=60) for one in waiting] == ["sync", "async"]
 
 
 @transaction

@@ -34,7 +34,7 @@ def test_a_name_is_enough(client: Engine, engine: Engine, execute: Callable[...,
     client.close_stream("w", "more")
     serving = threading.Thread(target=engine.run_worker, args=("q",), daemon=True)
     serving.start()
-    assert handle.result(timeout=30) == "-10 2026"
+    assert handle.result(timeout=60) == "-10 2026"
     assert [info.id for info in client.workflows.iterate(WorkflowFilter(attributes={"a": 1}))] == ["w"]
     with pytest.raises(WorkflowConflictError):
         client.workflows.start("another", workflow_id="w")

@@ -16,7 +16,7 @@ from tests.behaviour.tables import disorder, rows
 if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 NEVER = 600.0
 """A poll that would come too late for any test: what arrives nevertheless was notified."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.gate import Gate
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 COUNT = 1000
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.behaviour.gate import Gate
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 lines: Stream[int, None] = Stream[int, None]("k")
 
 

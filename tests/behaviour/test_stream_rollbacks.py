@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dbosflow import StreamValue
     from tests.behaviour.gate import Gate
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class FlakyError(Exception):

@@ -18,7 +18,7 @@ from tests.behaviour.tables import rows, stored_values
 if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 VALUES: list[Any] = [
     None,

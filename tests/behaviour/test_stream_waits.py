@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.behaviour.gate import Gate
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 COUNT = 1000
 
 
@@ -122,7 +122,7 @@ def test_closing_the_engine_ends_the_waits_on_it(database_url: str, gated: Any, 
         thread.start()
         time.sleep(0.1)
         engine.close()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert [type(error) for error in raised] == [EngineClosedError]
 
@@ -139,5 +139,5 @@ async def test_an_awaitable_wait_ends_with_the_engine(database_url: str, gated: 
         ]
         await asyncio.sleep(0.1)
         await engine.close_async()
-    ended = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
+    ended = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 60)
     assert [type(error) for error in ended] == [EngineClosedError] * 3

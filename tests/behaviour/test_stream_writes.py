@@ -26,7 +26,7 @@ from tests.behaviour.worker_pool import QUEUE
 if TYPE_CHECKING:
     from tests.behaviour.conftest import StartPool, StartProgram
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 KILLS = 3
 
 

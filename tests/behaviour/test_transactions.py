@@ -55,7 +55,7 @@ def accounts(database_url: str) -> None:
         connection.execute("CREATE TABLE transfer (id text PRIMARY KEY)")
 
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 SLEEPING: LiteralString = """
     SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%%' AND state = 'active'"""
@@ -216,7 +216,7 @@ def test_two_transactions_that_wait_for_each_other_are_both_committed(engine: En
         connection.execute("UPDATE account SET balance = balance + 1 WHERE id = %s", (first,))
         if len(ledger.noted()) < 2:
             ledger.note(first)
-            meeting.wait(10)
+            meeting.wait(60)
         connection.execute("UPDATE account SET balance = balance + 1 WHERE id = %s", (second,))
 
     @workflow(name="crossing")
@@ -225,7 +225,7 @@ def test_two_transactions_that_wait_for_each_other_are_both_committed(engine: En
 
     handles = [engine.start(crossing, 0, 1), engine.start(crossing, 1, 0)]
     for handle in handles:
-        handle.result(timeout=20)
+        handle.result(timeout=60)
     assert balances(database_url) == {0: 102, 1: 102}
 
 
@@ -492,7 +492,7 @@ def test_a_deferred_constraint_that_waits_holds_up_no_other_transaction_of_the_r
     async def referring(target: int) -> list[str | None]:
         return list(await asyncio.gather(holds(target), refers(target)))
 
-    assert engine.start(referring, 1).result(timeout=10) == ["1.1", "1.1"]
+    assert engine.start(referring, 1).result(timeout=60) == ["1.1", "1.1"]
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         engine.run(referring, 99)
 
@@ -610,7 +610,7 @@ def test_long_transactions_take_no_connection_from_others(database_url: str) -> 
     def stays(connection: psycopg.Connection) -> None:
         connection.execute("SELECT 1")
         entered.release()
-        leave.wait(20)
+        leave.wait(60)
 
     @workflow(name="staying")
     def staying() -> None:
@@ -618,14 +618,14 @@ def test_long_transactions_take_no_connection_from_others(database_url: str) -> 
 
     with Engine(database_url, transaction_pool_size=2, pool_size=1) as engine:
         handles = [engine.start(staying) for _ in range(3)]
-        assert entered.acquire(timeout=10)
-        assert entered.acquire(timeout=10)
+        assert entered.acquire(timeout=60)
+        assert entered.acquire(timeout=60)
         assert not entered.acquire(blocking=False)
-        assert engine.start(any_workflow).result(timeout=10) is None
+        assert engine.start(any_workflow).result(timeout=60) is None
         assert engine.workflows.count() == 4
         leave.set()
         for handle in handles:
-            handle.result(timeout=10)
+            handle.result(timeout=60)
 
 
 def test_a_cancelled_transaction_is_rolled_back(engine: Engine, database_url: str) -> None:
@@ -643,7 +643,7 @@ def test_a_cancelled_transaction_is_rolled_back(engine: Engine, database_url: st
         await stuck_on_thread.run_async()
 
     handle = engine.start(stuck)
-    assert entered.wait(10)
+    assert entered.wait(60)
     handle.cancel()
     eventually(lambda: handle.status().ended)
     with psycopg.connect(database_url, autocommit=True) as connection:

@@ -29,7 +29,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 VALUES: list[Any] = [0, 1, 2, "drei", 4, {"v2": 5}, [6, 1e300], 7, 'a,]"[,é\ud800', 9]
 """What a stream holds whose writer has changed the type of its values, and changed it back."""
 NUMBERS = [value if isinstance(value, int) else None for value in VALUES]

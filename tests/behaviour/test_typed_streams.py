@@ -24,7 +24,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Token(BaseModel):

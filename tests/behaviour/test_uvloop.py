@@ -68,7 +68,7 @@ def test_an_engine_works_on_the_callers_uvloop(database_url: str, flow: Any) -> 
                     await asyncio.to_thread(cut_all, database_url)
                 assert await client.handle(handle.workflow_id).result_async(30) == DOUBLED
             owner = next(info.id for info in await engine.list_workflows_async() if info.name == "everything")
-            reader = client.read_stream_async(owner, "numbers", timeout=30)
+            reader = client.read_stream_async(owner, "numbers", timeout=60)
             assert [item.value async for item in reader if not item.closed] == DOUBLED
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -62,7 +62,7 @@ class WorkerPool:
         """Kills the owner so many times, each after about ``every`` more lines of the ledger; how often it could."""
         for killed in range(kills):
             goal = len(ledger.entries()) + random.randint(1, 2 * every)
-            eventually(partial(self._has_come, workflow_id, goal), timeout=30)
+            eventually(partial(self._has_come, workflow_id, goal))
             if not self.kill_owner(workflow_id):
                 return killed
         return kills

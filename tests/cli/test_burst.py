@@ -156,7 +156,7 @@ async def test_no_parent_is_left_behind_by_the_end_of_its_child(database_url: st
     async with Engine(database_url, executes=False) as client:
         handles = [await client.start_async(parent.options(queue="burst"), 0.9 + number / 50) for number in range(30)]
         async with Engine(database_url) as engine:
-            await asyncio.wait_for(engine.run_worker_async("burst", burst=True), 30)
+            await asyncio.wait_for(engine.run_worker_async("burst", burst=True), 60)
             assert [await handle.status_async() for handle in handles] == ["succeeded"] * 30
 
 
@@ -178,6 +178,6 @@ async def test_a_database_that_does_not_answer_is_asked_again(
     monkeypatch.setattr(store, "is_left", failing)
     async with Engine(database_url, safety_poll=0.1) as engine:
         with pytest.raises(psycopg.errors.DataException):
-            await asyncio.wait_for(engine.run_worker_async("q", burst=True), 30)
-        await asyncio.wait_for(engine.run_worker_async("q", burst=True), 30)
+            await asyncio.wait_for(engine.run_worker_async("q", burst=True), 60)
+        await asyncio.wait_for(engine.run_worker_async("q", burst=True), 60)
     assert errors == []

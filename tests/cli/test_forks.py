@@ -51,8 +51,8 @@ def test_a_fork_says_where_it_goes_on(shell: Shell, database_url: str) -> None:
     done = shell.run("workflow", "fork", "good", "--from-turn", "0", "--workflow-id", "g")
     assert done.out == "good: g goes on from turn 0; runs again: cli_forked_step#0\n"
     with Engine(database_url) as engine:
-        assert engine.handle("f").result(timeout=30) == "firstx"
-        assert engine.handle("g").result(timeout=30) == "firstgood"
+        assert engine.handle("f").result(timeout=60) == "firstx"
+        assert engine.handle("g").result(timeout=60) == "firstgood"
     assert "forked from  good, turn 1" in shell.run("workflow", "show", "f").out
 
 

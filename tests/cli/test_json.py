@@ -109,7 +109,7 @@ def test_a_record_shows_values_that_a_replay_wrote_otherwise(shell: Shell, datab
     flow = workflow(body)
     workflow_id = begun.first_pass(database_url, flow)
     with Engine(database_url) as engine:
-        engine.handle(workflow_id, flow).result(timeout=30)
+        engine.handle(workflow_id, flow).result(timeout=60)
     shown = shell.run("workflow", "show", workflow_id).out
     assert """changed: value 0 of stream 'words' is "before", and a replay wrote "after\"""" in shown
     (step,) = document(shell.run("workflow", "show", workflow_id, "--json").out)["steps"]

@@ -126,7 +126,7 @@ def test_a_workflow_is_started_by_its_name(command: Command, database_url: str) 
     assert json.loads(command("start", *words, "--json")[1]) == {"id": "w"}
     with Engine(database_url) as engine:
         engine._host.call("work", _serve, engine)
-        assert engine.handle("w", managed).result(timeout=30) == 42
+        assert engine.handle("w", managed).result(timeout=60) == 42
         assert engine.workflows.get("w").attributes == {"a": 1}
     limited = [*words[:3], "--workflow-id", "limited", "--timeout"]
     assert command("start", *limited, "3600")[0] == 0

@@ -54,7 +54,7 @@ def running(database_url: str) -> Iterator[Engine]:
     failed.clear()
     with Engine(database_url) as engine:
         engine.start(printing.options(workflow_id="w"))
-        reader = engine.read_stream("w", "words", timeout=30, on_rollback="ignore")
+        reader = engine.read_stream("w", "words", timeout=60, on_rollback="ignore")
         assert next(word for word in reader if word not in {"title", "smudge", "clean"}) == "wet"
         yield engine
         gate.set()

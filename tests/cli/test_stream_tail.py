@@ -21,7 +21,7 @@ gate = threading.Event()
 
 @step
 def wait() -> None:
-    assert gate.wait(30)
+    assert gate.wait(60)
 
 
 @workflow
@@ -79,7 +79,7 @@ def test_it_ends_when_nobody_reads_it_any_more(shell: Shell, engine: Engine) -> 
     tail = shell.start("stream", "tail", "w", "words")
     assert tail.out.readline() == "one\n"
     tail.out.close()
-    assert tail.process.wait(30) == 128 + signal.SIGPIPE
+    assert tail.process.wait(60) == 128 + signal.SIGPIPE
     assert tail.process.stderr
     assert tail.process.stderr.read() == ""
 

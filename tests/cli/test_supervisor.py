@@ -37,7 +37,7 @@ def bury() -> list[str]:
     place = Path(f"/proc/{orphan}")
     parent = place.joinpath("stat").read_text().rpartition(")")[2].split()[1]
     os.kill(orphan, signal.SIGKILL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while place.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     return [parent, "zombie" if place.exists() else "buried"]
@@ -127,7 +127,7 @@ def test_a_worker_that_dies_is_started_anew_and_its_workflow_goes_on(shell: Shel
     eventually(lambda: len(live(database_url)) == 2)
     gate.write_text("second")
     with Engine(database_url, executes=False) as engine:
-        assert engine.handle("w").result(timeout=30) == "second"
+        assert engine.handle("w").result(timeout=60) == "second"
     supervisor.signal(signal.SIGTERM)
     assert supervisor.end().status == 0
 
@@ -167,7 +167,7 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(shell: Shell, database_u
     """They notice it, stop in an orderly way, and give their leases up."""
     supervisor, pids = start_supervisor(shell)
     supervisor.signal(signal.SIGKILL)
-    supervisor.process.wait(30)
+    supervisor.process.wait(60)
     eventually(lambda: shell.processes() == [])
     assert live(database_url) == set()
     assert supervisor.end().err.count("the input has ended") == len(pids)

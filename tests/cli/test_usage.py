@@ -173,7 +173,7 @@ def test_a_closed_pipe_ends_a_command_quietly(shell: Shell) -> None:
     assert shell.python("one.py").end().status == 0
     listing = shell.start("workflow", "list")
     listing.out.close()
-    assert listing.process.wait(30) == 128 + signal.SIGPIPE
+    assert listing.process.wait(60) == 128 + signal.SIGPIPE
     assert listing.process.stderr
     assert listing.process.stderr.read() == ""
 

@@ -164,7 +164,7 @@ def test_a_second_signal_quits_at_once(shell: Shell, database_url: str, number: 
     eventually(lambda: len(begun(shell)) == 2)
     gate.write_text("second")
     with Engine(database_url, executes=False) as engine:
-        assert engine.handle("w").result(timeout=30) == "second"
+        assert engine.handle("w").result(timeout=60) == "second"
 
 
 def test_ctrl_c_ends_a_worker_quietly(shell: Shell) -> None:

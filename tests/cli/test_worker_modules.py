@@ -37,11 +37,11 @@ with Engine(executes=False) as engine:
     for name in ("file", "package", "src"):
         @workflow(name=name)
         def flow() -> str: ...
-        print(engine.start(flow).result(timeout=30))
+        print(engine.start(flow).result(timeout=60))
     @workflow(name="file fails")
     def failing() -> None: ...
     try:
-        engine.start(failing.options(workflow_id="failing")).result(timeout=30)
+        engine.start(failing.options(workflow_id="failing")).result(timeout=60)
     except ValueError as error:
         print(error)
 """
@@ -110,7 +110,7 @@ from flows import order
 from dbosflow import Engine
 
 with Engine() as engine:
-    engine.start(order.options(workflow_id="order")).result(timeout=30)
+    engine.start(order.options(workflow_id="order")).result(timeout=60)
 """
 
 

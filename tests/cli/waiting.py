@@ -65,7 +65,7 @@ def check_graceful_stop(shell: Shell, command: Command, gate: Path, log: str, ur
     assert command.end().status == 0
     start_worker(shell, "app")
     with Engine(url, executes=False) as engine:
-        assert engine.handle("w").result(timeout=30) == "through"
+        assert engine.handle("w").result(timeout=60) == "through"
     assert len(begun(shell)) == 1
 
 

@@ -27,7 +27,7 @@ from tests.support import eventually, killed_after
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LONGEST_SILENCE = 75.0
 """Seconds that a user may take for an answer: a minute of them a server may take to start."""
 

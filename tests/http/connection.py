@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for whatever is to come."""
 
 

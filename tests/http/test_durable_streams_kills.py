@@ -26,7 +26,7 @@ def server(url: str, flag: Path) -> Iterator[httpx.Client]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/stream/", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/stream/", timeout=60) as client:
             yield client
     finally:
         process.kill()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 NEVER = 3600.0
 
 

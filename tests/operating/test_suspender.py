@@ -27,7 +27,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dbosflow.workflows import Workflow
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ATTEMPTS: list[str | None] = []
 CONFLICT = threading.Event()
 

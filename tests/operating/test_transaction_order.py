@@ -14,7 +14,7 @@ from tests.behaviour.tables import disorder, rows, stored_values
 if TYPE_CHECKING:
     import pytest
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 _may_write: list[asyncio.Event] = []
 _has_written: list[asyncio.Event] = []
 

@@ -132,4 +132,4 @@ async def test_an_engine_that_has_not_connected_yet_gives_a_whole_dialect(engine
         return await names_schema()
 
     handle = await engine.start_async(naming_schema)
-    assert await handle.result_async(timeout=30) == own.dialect.default_schema_name is not None
+    assert await handle.result_async(timeout=60) == own.dialect.default_schema_name is not None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 SLOW = Rate(1000, per=1_000_000, bucket="api")
 """A thousand units at once, and then one in a thousand seconds: what was taken stays so for a test."""
 TAKEN = "SELECT coalesce(round(extract(epoch FROM rate_next_at - now()) / 1000), 0)::integer FROM dbosflow.bucket"

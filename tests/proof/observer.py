@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "observer"
 VIEWS = ("live", "committed", "raw")
-_LIMIT = 30.0
+_LIMIT = 60.0
 """Seconds after the end of everything in which a reader must have come to the end."""
 
 

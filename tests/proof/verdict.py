@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.history.workflow_history import WorkflowHistory
 
-PATIENCE = 5.0
+PATIENCE = 60.0
 """Seconds in which sessions of processes that have ended must be gone."""
 
 Outcome = dict[str, Any]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SCHEMA = "dbosflow"
 NAME = "flow"
 ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds in which what must happen does."""
 
 

@@ -44,7 +44,7 @@ async def try_once(connection: AsyncConnection[Any], *rows: Enqueued) -> dict[st
 
 async def start(connection: AsyncConnection[Any], one: Enqueued) -> str:
     """Tries until it is done."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (found := await try_once(connection, one)):  # noqa: ASYNC110 (nothing signals it)
             await asyncio.sleep(0.001)
     return found[one.workflow_id]

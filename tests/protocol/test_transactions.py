@@ -107,7 +107,7 @@ async def test_behind_the_last_statement_no_owner_changes_before_the_commit(
     """Nobody waits for the COMMIT either: the row is skipped, and the next look changes it. The next owner sees all."""
     lease, made = await begun(db, isolation)
     await made.last()
-    assert not await asyncio.wait_for(change(db, lease), 10)
+    assert not await asyncio.wait_for(change(db, lease), 60)
     await made.end()
     if change is dies:
         assert await db.requeue()
@@ -139,8 +139,8 @@ async def test_renewals_and_other_batches_of_the_worker_hold_no_transaction_up(d
     await db.admin.execute("UPDATE dbosflow.worker SET renewed_at = now()")
     assert (await lease.write(Slice("w").values(0, 1, key="other"))).written
     await made.last()
-    await asyncio.wait_for(db.admin.execute("UPDATE dbosflow.worker SET renewed_at = now()"), 10)
-    assert (await asyncio.wait_for(lease.start("another"), 10)) is lease
+    await asyncio.wait_for(db.admin.execute("UPDATE dbosflow.worker SET renewed_at = now()"), 60)
+    assert (await asyncio.wait_for(lease.start("another"), 60)) is lease
     await made.end()
     assert await money(db) == 1
 
@@ -183,7 +183,7 @@ async def test_a_deferred_constraint_that_has_to_wait_is_checked_apart(db: Datab
     checking = asyncio.ensure_future(made.connection.wait(transaction.check_apart(made.connection)))
     await db.waiting(made.connection)
     await holder.execute("COMMIT")
-    await asyncio.wait_for(checking, 10)
+    await asyncio.wait_for(checking, 60)
     await made.commit()
     assert await db.stored("w") == ({"tx#0"}, [])
     assert await money(db) == 1
@@ -220,7 +220,7 @@ async def test_the_witness_waits_for_a_commit_that_is_under_way(db: Database) ->
     asking = asyncio.ensure_future(transaction.witness(lease.connection, SCHEMA, workflow_id="w", key="tx#0"))
     await db.waiting(lease.connection)
     await made.end()
-    found = await asyncio.wait_for(asking, 10)
+    found = await asyncio.wait_for(asking, 60)
     assert found is not None
     assert (found.epoch, found.attempt, found.output) == (1, "1.1", "1")
     assert await transaction.witness(lease.connection, SCHEMA, workflow_id="w", key="other") is None

@@ -76,7 +76,7 @@ async def test_a_hint_begins_a_look(pool: AsyncConnectionPool[Any], database_url
     alarm.open()
     insert(database_url, "due", -1)
     wakeups.wake([ALARM_TOPIC])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await told.wait()
     await alarm.close()
 

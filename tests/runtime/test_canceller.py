@@ -222,7 +222,7 @@ async def test_a_cancel_in_the_instant_of_an_end_is_no_refusal_of_its_data(datab
             write(run, "1")
             end(run)
             query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while await bench.rows(query) == [(0,)]:
                     pass
             await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now()")

@@ -137,7 +137,7 @@ async def test_a_service_that_loses_a_cancellation_ends_all_the_same() -> None:
     service = Deaf()
     service.open()
     await service.working.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await service.close()
 
 
@@ -148,7 +148,7 @@ async def test_opening_that_is_cancelled_leaves_the_server_it_found(
     may_find, left = threading.Event(), threading.Event()
 
     def find(*args: Any, **options: Any) -> Database:
-        may_find.wait(10)
+        may_find.wait(60)
         database = find_database(*args, **options)
         database.resources.callback(left.set)
         return database
@@ -182,7 +182,7 @@ def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
 
     loop.run_until_complete(main())
     loop.close()
-    watchdogs[0]._thread.join(20)
+    watchdogs[0]._thread.join(60)
     assert not watchdogs[0]._thread.is_alive()
 
 

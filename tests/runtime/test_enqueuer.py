@@ -37,7 +37,7 @@ async def at_work(enqueuer: Enqueuer) -> AsyncIterator[None]:
     """The enqueuer, which writes what it was asked for before in one statement."""
     enqueuer.open()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield
     finally:
         await enqueuer.close()

@@ -168,7 +168,7 @@ def test_calls_on_an_engines_loop_that_ends_all_the_same_fail(caplog: pytest.Log
         with pytest.raises(EngineClosedError, match="the selector is gone"):
             running.call("die_async", die)
         for one in calls:
-            one.result(timeout=10)
+            one.result(timeout=60)
     assert died.is_set()
     assert "CRITICAL" in [record.levelname for record in caplog.records]
     call()
@@ -193,6 +193,6 @@ def test_calls_on_a_programs_own_loop_that_is_over_fail() -> None:
     with ThreadPoolExecutor(2) as pool:
         waiting = asyncio.run(main())
         with pytest.raises(EngineClosedError, match="loop has ended"):
-            waiting.result(timeout=10)
+            waiting.result(timeout=60)
         with pytest.raises(EngineClosedError):
             running.call("wait_async", waits)

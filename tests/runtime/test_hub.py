@@ -143,7 +143,7 @@ async def test_a_wake_up_during_a_readers_query_is_not_lost(database_url: str, m
         await answered.wait()
         await table.write("w")
         go_on.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert len((await reading).blocks) == 1
 
 
@@ -164,7 +164,7 @@ async def test_a_wake_up_between_two_pages_of_a_stream_is_not_lost(
         monkeypatch.setattr(stream, "fetch", with_news)
         assert not (await table.read("w", 0)).blocks
         await settle()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
@@ -182,7 +182,7 @@ async def test_a_page_of_a_stream_that_is_not_the_last_tells_nothing_of_the_end(
         await table.write("w", wake=False)
         await table.write("w")
         assert len((await waiting).blocks) == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
@@ -244,7 +244,7 @@ async def test_waiters_for_results_share_queries_and_leave_nothing_behind(databa
             await eventually_async(lambda: asked)
             for number in range(4):
                 await table.status(f"w{number}", "succeeded")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
         assert asked <= 6
         assert await outcomes.wait_for("never") is None

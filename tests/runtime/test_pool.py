@@ -11,7 +11,7 @@ from dbosflow.config import Settings
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 STEPS = 15
 """Turns of the loop: by then who waits for the connection has it."""
 

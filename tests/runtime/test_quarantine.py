@@ -21,7 +21,7 @@ from tests.support import eventually_async
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 let_go = threading.Event()
 bodies: list[str] = []
 

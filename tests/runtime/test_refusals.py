@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from dbosflow._store.batch_rows import BatchRows
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 REFUSALS: dict[str, Exception] = {
     "out of range": sqlstate("22003"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_every_way_of_reading_survives_every_row(engine: Engine, execute: Execut
 def read_all_of(engine: Engine, workflow_id: str) -> None:
     handle = engine.handle(workflow_id)
     with pytest.raises(WorkflowFailedError):
-        handle.result(timeout=30)
+        handle.result(timeout=60)
     info = handle.info()
     assert info.status == "failed"
     assert info.error is None or isinstance(info.error, WorkflowFailedError)
@@ -185,9 +185,9 @@ def read_all_of(engine: Engine, workflow_id: str) -> None:
     assert [one.key for one in engine.streams.list(workflow_id)] == ["back", "ended", "out"]
     for key in ("out", "ended", "back"):
         with pytest.raises((SerializationError, StreamFailedError)):
-            list(engine.read_stream(workflow_id, key, timeout=30))
+            list(engine.read_stream(workflow_id, key, timeout=60))
         with pytest.raises(DbosflowError):
-            list(engine.read_stream(workflow_id, key, timeout=30, type=int))
+            list(engine.read_stream(workflow_id, key, timeout=60, type=int))
 
 
 def test_a_hostile_row_holds_up_no_other_reader(engine: Engine, execute: Execute) -> None:
@@ -201,7 +201,7 @@ def test_a_hostile_row_holds_up_no_other_reader(engine: Engine, execute: Execute
         'INSERT INTO dbosflow.stream_block (workflow_id, key, "offset", count, kind, values, bytes, producer, '
         "producer_seq, epoch) VALUES ('good', 'out', 0, 2, 'values', '[1, 2]', 6, '', 0, 1)"
     )
-    bad, good = engine.read_stream("bad", "back", timeout=30), engine.read_stream("good", "out", timeout=30)
+    bad, good = engine.read_stream("bad", "back", timeout=60), engine.read_stream("good", "out", timeout=30)
     with pytest.raises(StreamFailedError):
         list(bad)
     assert good.read_all() == ([1, 2], True)
@@ -234,17 +234,17 @@ def test_a_replay_makes_nothing_of_a_hostile_record(engine: Engine, execute: Exe
     Where the row has all but a class that is here, it may be one that this process lacks: then the workflow is parked.
     """
     handle = engine.start(reads_hostile_rows.options(workflow_id="replayed"))
-    assert handle.result(timeout=30) == "OSError"
+    assert handle.result(timeout=60) == "OSError"
     execute("UPDATE dbosflow.step SET error = %s WHERE workflow_id = 'replayed'", TEXTS[name])
     before = set(sys.modules)
     run_again(execute, "replayed")
     if name in AS_THEY_ARE:
-        assert handle.result(timeout=30) == AS_THEY_ARE[name]
+        assert handle.result(timeout=60) == AS_THEY_ARE[name]
     elif name in LACKING:
         with pytest.raises(WorkflowBlockedError, match="no class"):
-            handle.result(timeout=30)
+            handle.result(timeout=60)
     else:
-        assert handle.result(timeout=30) == StepFailedError.__name__
+        assert handle.result(timeout=60) == StepFailedError.__name__
     assert set(sys.modules) == before
 
 
@@ -256,7 +256,7 @@ def test_hostile_arguments_end_their_workflow_and_no_worker(engine: Engine, exec
         TEXTS[name],
     )
     with pytest.raises((DbosflowError, TypeError)):
-        engine.handle("given").result(timeout=30)
+        engine.handle("given").result(timeout=60)
     assert engine.run(takes_a_number, 3) == 3
 
 

@@ -51,7 +51,7 @@ def test_a_name_is_a_name_everywhere(
     """
     queue = name.replace("\x1f", "")
     assert engine.run(uses_a_name.options(workflow_id=name), name) == [name]
-    assert list(engine.read_stream(name, name, timeout=30)) == [name]
+    assert list(engine.read_stream(name, name, timeout=60)) == [name]
     assert [one.key for one in engine.streams.list(name)] == [name]
     with Engine(database_url, executes=False) as client:
         handle = client.start(
@@ -82,7 +82,7 @@ def test_a_schema_of_any_name_is_one_schema(empty_database_url: str, schema: str
     """All is made and found in it, and nothing beside it."""
     with Engine(empty_database_url, schema=schema) as engine:
         assert engine.run(uses_a_name.options(workflow_id="w"), "x") == ["x"]
-        assert list(engine.read_stream("w", "x", timeout=30)) == ["x"]
+        assert list(engine.read_stream("w", "x", timeout=60)) == ["x"]
     with psycopg.connect(empty_database_url) as connection:
         found = connection.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'workflow'").fetchall()
     assert found == [(schema,)]
@@ -107,8 +107,8 @@ def test_topics_that_collide_are_hints_and_no_more(engine: Engine) -> None:
     assert stream_topic("a\x1fb", "c") == stream_topic("a", "b\x1fc")
     assert engine.run(uses_a_name.options(workflow_id="a\x1fb"), "c") == ["c"]
     assert engine.run(uses_a_name.options(workflow_id="a"), "b\x1fc") == ["b\x1fc"]
-    assert list(engine.read_stream("a\x1fb", "c", timeout=30)) == ["c"]
-    assert list(engine.read_stream("a", "b\x1fc", timeout=30)) == ["b\x1fc"]
+    assert list(engine.read_stream("a\x1fb", "c", timeout=60)) == ["c"]
+    assert list(engine.read_stream("a", "b\x1fc", timeout=60)) == ["b\x1fc"]
 
 
 @pytest.mark.parametrize("character", ["x", "\x01", '"', "\U0001f600"])

@@ -183,7 +183,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
             removed += worker.prune(older_than=1e-6)
         assert removed == 11
-    serving.join(30)
+    serving.join(60)
 
 
 def test_a_client_deduplicates_starts(as_role: AsRole) -> None:

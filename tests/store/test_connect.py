@@ -140,7 +140,7 @@ def test_a_connection_error_that_passes_is_tried_again(opener: Opener, passing: 
     """A server that is starting, stopping or full is asked until it knows a real answer."""
     final = error_response("3D000", 'database "shop" does not exist')
     with impostor(passing, passing, final) as server, pytest.raises(ConfigurationError):
-        opener(server.url, timeout=30)
+        opener(server.url, timeout=60)
     assert len(server.asked) == 3
 
 
@@ -161,7 +161,7 @@ def test_a_connection_error_that_passes_is_tried_again(opener: Opener, passing: 
 def test_a_connection_error_that_a_person_must_mend_is_raised_at_once(opener: Opener, final: bytes) -> None:
     """No wait for what no wait can change; the message says where, what, and what to look at."""
     with impostor(final) as server, pytest.raises(ConfigurationError) as raised:
-        opener(server.url.replace(f":{SECRET}", "") if final is MD5_PASSWORD_REQUEST else server.url, timeout=30)
+        opener(server.url.replace(f":{SECRET}", "") if final is MD5_PASSWORD_REQUEST else server.url, timeout=60)
     assert len(server.asked) == 1
     assert server.place in str(raised.value)
     assert "Check the URL's user, password, database name" in str(raised.value)
@@ -172,7 +172,7 @@ def test_a_real_server_refuses_connections_with_the_same_errors(opener: Opener, 
     """The words that are matched are Postgres' own."""
     for wrong in ({"dbname": "no_such_database"}, {"user": "no_such_role", "password": SECRET}):
         with pytest.raises(ConfigurationError, match="no_such_"):
-            opener(with_parameters(database_url, **wrong), timeout=30)
+            opener(with_parameters(database_url, **wrong), timeout=60)
 
 
 def test_a_server_that_stays_away_is_named_after_the_time_allowed(opener: Opener) -> None:
@@ -280,6 +280,6 @@ def test_a_wrong_url_is_refused_without_a_word_of_its_password(opener: Opener, u
     """libpq would quote it, or take the rest of a password for a host's name."""
     begun = time.monotonic()
     with pytest.raises(ConfigurationError) as raised:
-        opener(url, timeout=30)
+        opener(url, timeout=60)
     assert time.monotonic() - begun < 10
     assert SECRET not in everything_said(raised.value)

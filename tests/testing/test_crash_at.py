@@ -12,7 +12,7 @@ from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow.errors import ConfigurationError, EngineClosedError, WorkflowBlockedError
 from dbosflow.testing import END, START, crash_at
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 ran: list[str] = []
 cleaned: list[str] = []
 held = threading.Event()

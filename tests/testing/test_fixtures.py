@@ -53,7 +53,7 @@ def at_once() -> None:
 
 
 def until(probe):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not probe():
         assert time.monotonic() < deadline
         time.sleep(0.01)

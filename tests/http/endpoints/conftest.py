@@ -34,7 +34,7 @@ async def served(engine: Engine, *endpoints: Any, **options: Any) -> AsyncIterat
     try:
         await eventually_async(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
     finally:
         server.stop()

@@ -41,7 +41,7 @@ async def waiting(name: str) -> int:
 
 async def soon(probe: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """The first truthy answer of a probe."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not (answer := await probe()):  # noqa: ASYNC110 (each probe asks the database)
             await asyncio.sleep(0.01)
     return answer

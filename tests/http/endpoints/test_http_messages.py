@@ -265,6 +265,6 @@ async def test_who_waits_for_a_reply_is_told_where_to_look_when_the_server_drain
     asked = asyncio.ensure_future(asgi.request(app, "POST", "/all/w/requests/double", headers, b"1"))
     await eventually_async(lambda: app.context.drain.count == 1)
     app.drain()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await asked
     assert (answer.status, answer.headers["location"]) == (202, "/all/w/requests/double/0")

@@ -106,8 +106,8 @@ def test_a_server_that_dies_before_its_answer_has_started_one_workflow(site: Sit
     server = site.server(**{program.MARK: str(mark)})
     request: dict[str, Any] = {"json": {"name": "a"}, "headers": {"Idempotency-Key": "k"}}
     with pytest.raises(httpx.TransportError):
-        httpx.post(f"{site.base}/tellings", **request, timeout=30)
-    assert server.wait(30) == -9
+        httpx.post(f"{site.base}/tellings", **request, timeout=60)
+    assert server.wait(60) == -9
     site.server()
     with Engine(site._environment[DATABASE_URL_VARIABLE], executes=False) as engine:
         (started,) = engine.list_workflows()

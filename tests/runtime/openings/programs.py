@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dbosflow import Engine
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ran: Counter[str] = Counter()
 seen: list[Any] = []
 urls: list[str] = []
