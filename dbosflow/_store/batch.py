@@ -121,9 +121,9 @@ class _Forms:
 
 
 @cache
-def _forms(tables: tuple[str, ...], schema: str, *, on_timeline: bool) -> _Forms:
+def _forms(tables: tuple[str, ...], conditions: tuple[str, ...], schema: str, *, on_timeline: bool) -> _Forms:
     names = parameters(shape_of(tables))
-    shape = (_TIMELINE, *shape_of(tables)) if on_timeline else shape_of(tables)
+    shape = (*((_TIMELINE,) if on_timeline else ()), *conditions, *shape_of(tables))
     others = {"worker_id": _UUID} | ({"timeline": _TEXT} if on_timeline else {})
     types = tuple(ARRAYS[f"{sql_types()[name]}[]"] for name in names)
 
@@ -153,7 +153,7 @@ async def write_batch(
     Raises what psycopg raises; then the batch's fate is unknown until a witness is asked.
     """
     tables = sealed_tables(codecs_of(connection), rows.tables())
-    forms = _forms(tuple(tables), schema, on_timeline=timeline is not None)
+    forms = _forms(tuple(tables), rows.conditions, schema, on_timeline=timeline is not None)
     prepare = connection.prepare_threshold is not None
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
     if _is_single(tables):
@@ -216,7 +216,7 @@ async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_i
     """Whether this batch was committed, by a row that only this batch can have written; and durable, if it was.
 
     One statement is all or nothing, so one row of it decides. A batch of nothing but starts has no such row and needs
-    none: sending it again is harmless.
+    none: sending it again is harmless. What comes with a start decides nothing: an earlier batch may have written it.
     """
     values: dict[str, Any]
     if rows.records:

@@ -172,7 +172,8 @@ ROW_TYPES: dict[str, dict[str, Any]] = {
     "options": {"option": StartOptions},
     "outcomes": {"outcome": OutcomeRow},
     "records": {"record": RecordRow},
-    "blocks": {"tail": TailRow, "block": BlockRow},
+    "tails": {"tail": TailRow},
+    "blocks": {"block": BlockRow},
     "inputs": {"input": InputRow},
     "ends": {"end": EndRow},
     "suspends": {"suspend": SuspendRow},
@@ -193,6 +194,10 @@ class BatchRows:
     """Those of the first starts, up to the last one that has any."""
     outcomes: list[Row] = field(default_factory=list)
     """In the same way: the ends of workflows that have ended already."""
+    first_records: list[Row] = field(default_factory=list)
+    """What such workflows have on record: written if their starts are new."""
+    first_blocks: list[BlockRow] = field(default_factory=list)
+    """The blocks of their streams, in the same way."""
     records: list[Row] = field(default_factory=list)
     tails: list[TailRow] = field(default_factory=list)
     blocks: list[BlockRow] = field(default_factory=list)
@@ -224,9 +229,9 @@ class BatchRows:
             "start": self.starts,
             "option": self.options,
             "outcome": self.outcomes,
-            "record": self.records,
+            "record": [*self.records, *self.first_records] if self.first_records else self.records,
             "tail": self.tails,
-            "block": self.blocks,
+            "block": [*self.blocks, *self.first_blocks] if self.first_blocks else self.blocks,
             "input": self.inputs,
             "end": self.ends,
             "suspend": self.suspends,
@@ -235,6 +240,13 @@ class BatchRows:
             "attribute": self.attributes,
         }
         return {name: rows for name, rows in tables.items() if rows}
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The sections, without rows of their own, that let rows of workflows in which the batch itself starts."""
+        if not (self.first_records or self.first_blocks):
+            return ()
+        return ("firsts", "beside") if self.runs else ("firsts",)
 
 
 def shape_of(tables: Collection[str]) -> tuple[str, ...]:

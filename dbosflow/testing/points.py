@@ -74,7 +74,7 @@ def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
     for start in batch.starts:
         yield DurableOperation(start.workflow_id, START)
         yield from _of_end(start)
-    for part in batch.slices:
+    for part in batch.parts():
         yield from _of_slice(part)
         for start in part.starts:
             yield from _of_end(start)
@@ -90,7 +90,7 @@ def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str
             return True
     return any(
         _matches(replace(found, workflow_id=operation.workflow_id), operation, part)
-        for part in batch.slices
+        for part in batch.parts()
         if name_of(part.run.workflow_id) == operation.workflow_id
         for found in _of_slice(part)
     )
@@ -115,8 +115,8 @@ def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice[Run]
 
 
 def _of_end(start: Start) -> Iterator[DurableOperation]:
-    """The end of a workflow that is written with its start."""
-    if start.outcome is not None:
+    """The end of a workflow that is written with its start, and nothing else."""
+    if start.outcome is not None and start.content is None:
         yield DurableOperation(start.workflow_id, END)
 
 

@@ -134,7 +134,7 @@ class Transcript(Recorder):
         for operation in operations(batch):
             if operation.workflow_id in self._names:
                 self.operations[replace(operation, workflow_id=self._names[operation.workflow_id])] = None
-        for part in batch.slices:
+        for part in batch.parts():
             for written in values(part):
                 durable = self._durable.setdefault((part.run.workflow_id, written.key, written.producer), {})
                 durable.update(enumerate(written.texts, written.producer_seq))

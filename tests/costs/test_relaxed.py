@@ -52,13 +52,14 @@ def costs_relaxed_and_steps_on_thread(steps: int) -> None:
 
 
 async def test_relaxed_steps_go_with_what_comes_next(open_engine: OpenEngine, line: Wire, database_url: str) -> None:
-    """Here with the end of the workflow, in one statement."""
+    """Here with the end of the workflow, in one statement; and with its start, if nobody knows it before its result."""
     async with open_engine() as engine:
-        with line.counted() as counts:
-            await engine.run_async(costs_relaxed, STEPS)
-        batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
-        assert batches == {"batch lone_starts": 1, "batch runs_records_ends": 1}
-    assert rows(database_url, "SELECT count(*) FROM dbosflow.step") == [(STEPS,)]
+        for known, sent in (("a", {"lone_starts", "runs_records_ends"}), (None, {"firsts_starts_outcomes_records"})):
+            with line.counted() as counts:
+                await engine.run_async(costs_relaxed.options(workflow_id=known), STEPS)
+            batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
+            assert batches == {f"batch {name}": 1 for name in sent}
+    assert rows(database_url, "SELECT count(*) FROM dbosflow.step") == [(2 * STEPS,)]
 
 
 @pytest.mark.parametrize("flow", [costs_relaxed_and_steps, costs_relaxed_and_steps_on_thread])

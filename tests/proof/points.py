@@ -71,9 +71,9 @@ def of_batch(rows: BatchRows) -> Iterator[Point]:
     for (workflow_id, *_), (status, *_) in zip(rows.starts, rows.outcomes, strict=False):
         if status is not None:
             yield Point("end", workflow_id)
-    for record in map(RecordRow._make, rows.records):
+    for record in map(RecordRow._make, [*rows.records, *rows.first_records]):
         yield Point("record", record.workflow_id, record.key)
-    for row in rows.blocks:
+    for row in [*rows.blocks, *rows.first_blocks]:
         for place in range(row.producer_seq, row.producer_seq + (row.value_count if row.kind == _COUNTED else 1)):
             yield block(row.workflow_id, row.key, str(row.kind), row.producer, place)
     for closed in rows.inputs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -14,7 +15,7 @@ import psycopg
 
 from dbosflow import Engine, WorkflowStatus
 from dbosflow._runtime.engine import starts
-from dbosflow.errors import WaitTimeoutError
+from dbosflow.errors import WaitTimeoutError, WorkflowNotFoundError
 from tests.proof.programs.compensating import swept_undone, swept_undone_on_thread
 from tests.proof.programs.plain import (
     swept_branches,
@@ -32,6 +33,7 @@ from tests.proof.programs.plain import (
     swept_retries,
     swept_sequence,
     swept_sequence_on_thread,
+    swept_whole,
     swept_writing,
 )
 from tests.proof.programs.steps import FOR_EVER
@@ -95,8 +97,16 @@ class Client:
         else:
             self._note("ends", [workflow_id, "succeeded", result])
 
-    async def run_new(self, name: str, target: Any, *args: Any) -> None:
-        """Starts one under an id that the engine makes, which nobody knows before its end; this is what makes them."""
+    async def run_new(self, name: str, target: Any, *args: Any, once: bool = False) -> None:
+        """Starts one under an id that the engine makes, which nobody knows before its end; this is what makes them.
+
+        ``once``: not if it is there. An engine makes no id twice, so no step begins under one that is taken.
+        """
+        if once:
+            with suppress(WorkflowNotFoundError):
+                await self.engine.handle(self.id(name)).info_async()
+                await self.ended(self.id(name))
+                return
         made = iter([self.id(name)])
         with patch.object(starts, "new_id", lambda: next(made)):
             result = await self.engine.run_async(target, *args)
@@ -115,11 +125,12 @@ def _alone(name: str, target: Any, *args: Any) -> Callable[[Client], Awaitable[N
 
 
 async def _new(client: Client) -> None:
-    """Bodies that begin before their workflows have rows: one ends so, the others write, wait or make branches."""
+    """Bodies that begin before their workflows have rows: some end so, the others wait or make branches."""
     await client.run_new("nothing", swept_nothing, 7)
     await client.run_new("thread", swept_nothing_on_thread, 8)
     await client.run_new("threads", swept_sequence_on_thread)
     await client.run_new("written", swept_opening, 2)
+    await client.run_new("whole", swept_whole, once=True)
     await client.run_new("writing", swept_writing)
     await client.run_new("branches", swept_branches)
     await client.run_new("relaxed", swept_relaxed)

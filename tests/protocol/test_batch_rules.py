@@ -104,7 +104,7 @@ async def test_each_shape_of_a_batch_asks_for_its_own_rows_only(db: Database) ->
     ]
     assert shapes == [
         ("runs", "records"),
-        ("runs", "blocks"),
+        ("runs", "tails", "blocks"),
         ("starts",),
-        ("runs", "starts", "records", "blocks", "ends"),
+        ("runs", "starts", "records", "tails", "blocks", "ends"),
     ]

@@ -52,12 +52,14 @@ COUNTS = {"run_count", "start_count", "end_count", "suspend_count", "continue_co
 
 
 def shapes() -> Iterator[tuple[str, ...]]:
-    """Each that a batch can have, behind a pooler and not."""
+    """Each that a batch can have, behind a pooler and not, but for workflows that come whole."""
     for size in range(1, len(ROW_TYPES) + 1):
         for sections in itertools.combinations(ROW_TYPES, size):
             if not {"options", "outcomes"}.isdisjoint(sections) and "starts" not in sections:
                 continue
             if "awaits" in sections and "suspends" not in sections:
+                continue
+            if "tails" in sections and "blocks" not in sections:
                 continue
             if not {"continues", "attributes"}.isdisjoint(sections) and "records" not in sections:
                 continue
@@ -65,6 +67,28 @@ def shapes() -> Iterator[tuple[str, ...]]:
                 continue  # they have nothing to do with each other
             if "runs" in sections or set(sections) <= {"starts", "options", "outcomes"}:
                 yield from (sections, ("timeline", *sections))
+
+
+def whole_shapes() -> Iterator[tuple[str, ...]]:
+    """Each with workflows that come whole, alone and beside runs."""
+    for written in (("records",), ("blocks",), ("records", "blocks")):
+        for options in ((), ("options",)):
+            starts = ("starts", *options, "outcomes")
+            yield ("firsts", *starts, *written)
+            yield ("firsts", "beside", "runs", *starts, *written)
+            if "blocks" in written:
+                yield (
+                    "timeline",
+                    "firsts",
+                    "beside",
+                    "runs",
+                    *starts,
+                    *written[:-1],
+                    "tails",
+                    "blocks",
+                    "inputs",
+                    "ends",
+                )
 
 
 def code(name: str) -> str:
@@ -100,16 +124,12 @@ def test_the_server_reads_every_form_of_every_shape(empty_database_url: str, sch
     """With the parameters that the shape's rows have, no more and no fewer."""
     migrate.migrate(empty_database_url, schema)
     with psycopg.connect(empty_database_url) as connection:
-        for shape in shapes():
+        for shape in itertools.chain(shapes(), whole_shapes()):
             forms = batch_statement(shape, schema), batch_statement(shape, schema, single=True)
             for text in filter(None, (*forms, lone_statement(shape, schema))):
                 assert_is_read(connection, text, shape)
-                given = (
-                    {"worker_id", *parameters(shape[1:]), "timeline"}
-                    if "timeline" in shape
-                    else {"worker_id", *parameters(shape)}
-                )
-                assert {*parameters_of(text)} == given, shape
+                given = {"worker_id", *parameters(tuple(section for section in shape if section in ROW_TYPES))}
+                assert {*parameters_of(text)} == given | {"timeline"}.intersection(shape), shape
 
 
 def test_one_row_alone_is_that_part_and_its_gate() -> None:
@@ -122,11 +142,14 @@ def test_one_row_alone_is_that_part_and_its_gate() -> None:
 
 
 def in_psql(db: Database, part: str, variables: dict[str, str]) -> None:
-    """Runs one part as it is written, all its sections included."""
+    """Runs one part as it is written, with all its sections but those that name other parts."""
     given = {name: statements.source("batch")[name] for name in PARTS} | variables
     command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", db.url]
     command += [word for name, value in given.items() for word in ("-v", f"{name}={value}")]
-    script = f"{statements.source('batch')[part].rstrip().removesuffix(';')};"
+    text = statements.source("batch")[part]
+    if part != "batch":
+        text = statements.with_sections(text, ROW_TYPES)
+    script = f"{text.rstrip().removesuffix(';')};"
     subprocess.run(command, input=script, text=True, check=True, capture_output=True)
 
 

@@ -29,7 +29,7 @@ PARTS = LISTING | {"begin_migration", "batch", "started", "recorded", "appended"
 PARTS |= {"begin", "constraints_apart", "release", "last", "attributed", "suspended", "awaited", "continued", "changed"}
 PARTS |= {"export_rows", "import_rows"}
 """Several statements, or parts: for the forms of a batch see ``test_batch_forms``, of a listing ``test_pool_plans``."""
-SECTIONS = ("timeline", "message", *ROW_TYPES)
+SECTIONS = ("timeline", "message", "firsts", "beside", *ROW_TYPES)
 _SECTION = re.compile(r"^-- \[(\w+)", re.MULTILINE)
 
 

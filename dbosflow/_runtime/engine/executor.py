@@ -254,9 +254,12 @@ class Executor:
 
         def write(end: Ending | None) -> None:
             start.ending = end
+            if run is not None and run.opening is not None:
+                start.whole = run.opening.whole
             self.journal.start(start)
 
-        run = self.openings.begin(launch, write) if self.openings.may_begin(request) else None
+        may_begin = self.openings.may_begin(request)
+        run = self.openings.begin(launch, write, begins_steps=True) if may_begin else None
         if run is None:
             start = start_of(request, OnRunStarted(self.runner, launch, ending))
             self.journal.start(start)

@@ -34,7 +34,8 @@ Driver: TypeAlias = "DriverPort[Run, StepAttempt]"
 _NO_THREAD_PAUSE = 0.5
 """Seconds after which a step that got no thread asks for one again."""
 _YIELD_EVERY = 64
-"""Outcomes of relaxed steps, of whichever runs, after which code on the loop yields control."""
+"""Outcomes of relaxed steps, of whichever runs, after which code on the loop yields control. That would end an opening,
+which has as many for itself."""
 
 
 def drive(operation: Coroutine[Any, Any, T]) -> T:
@@ -89,7 +90,7 @@ class LoopDriver:
             await run.sequencer.hand_on()
             return
         self._handed_on += 1
-        if self._handed_on == _YIELD_EVERY:
+        if self._handed_on >= _YIELD_EVERY and (run.opening is None or run.buffer.ahead >= _YIELD_EVERY):
             self._handed_on = 0
             await asyncio.sleep(0)  # code that never waits would hold up the loop, and so its own commits
 

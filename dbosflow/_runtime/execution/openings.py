@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.runs.opening import Opening
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class Openings:
             self._pauses[name] = left - 1, pause
         return not left
 
-    def begin(self, launch: Launch, write: Callable[[Ending | None], None]) -> Run | None:
+    def begin(
+        self, launch: Launch, write: Callable[[Ending | None], None], *, begins_steps: bool = False
+    ) -> Run | None:
         """Begins a body before its start is durable; ``None`` if it may not begin now.
 
         ``write`` is called at the end of the opening, in a later round of the loop.
@@ -65,7 +68,7 @@ class Openings:
         run = self._runner.launch(launch)
         if run is not None:
             self._now += 1
-            run.opening = Opening(partial(self._is_over, definition, write))
+            run.opening = Opening(partial(self._is_over, definition, write), begins_steps=begins_steps)
             if not definition.is_async:
                 self._loop.call_later(_LONGEST_ON_THREAD, run.opening.end)
         return run
@@ -91,6 +94,9 @@ class Openings:
         assert run.opening is not None
         ending = run.opening.ending
         if ending is not None and not ending.refusals:
+            whole, run.opening.whole = run.opening.whole, None  # which refers to the run
+            if isinstance(whole, Slice):
+                whole.acknowledged(set())
             self._runner.ended(run, ending)
         elif ending is not None or run.stopping is not None:
             return False

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import iteration_path
+from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
 from dbosflow._runtime.runs.entries import Barrier, Record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
     from dbosflow._runtime.runs.offsets import Offsets
+    from dbosflow._runtime.runs.opening import Opening
     from dbosflow._runtime.runs.state_ports import RunParts
     from dbosflow._runtime.streams.inbox import Inbox
     from dbosflow._store.carried import ReadPlace
@@ -154,14 +156,22 @@ class Run(ReplayingRun):
         self.task = None
         with self.buffer.lock:
             self.begin_ending()
-            if self._is_one_row(ending) and self.opening is not None and self.opening.end(ending):
-                return
+        if self.opening is not None and not self.opening.is_over and self._end_opening(self.opening, ending):
+            return
+        with self.buffer.lock:
             self.buffer.push(ending)
         self.environment.submit(self)
 
-    def _is_one_row(self, ending: Ending) -> bool:
-        """Whether the whole workflow is one row, if its start is not written yet: nothing else is to be written."""
-        return ending.status.ended and not (self.buffer.size or self.inputs or self._streams)
+    def _end_opening(self, opening: Opening, ending: Ending) -> bool:
+        """Has the whole workflow written in one statement; returns whether that is possible."""
+        if not ending.status.ended or self.inputs:
+            return False
+        if not (self.buffer.size or self._streams):
+            return opening.end(ending)
+        if not opening.begins_steps:
+            return False
+        entries = self.buffer.take_all(self.settings.batch_bytes)
+        return entries is not None and opening.end(ending, Slice(self, [*entries, ending]))
 
     def start_is_durable(self) -> None:
         """The workflow has a row: what is in the buffer may go out, and the operations that wait begin."""

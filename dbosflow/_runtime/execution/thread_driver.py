@@ -36,6 +36,9 @@ class ThreadDriver:
         """Buffers a record and waits until it is durable."""
         record.waiter = waiter = ThreadWaiter()
         run.append(record)
+        opening = run.opening  # the loop may set it to None meanwhile
+        if opening is not None:
+            self.on_loop(opening.end)
         waiter.wait()
 
     async def hand_on(self, run: Run, record: Record) -> None:

@@ -138,6 +138,11 @@ class Slice(Generic[R]):
         return Frames(run.streams, run.turn + self._turns, run.turn + turns - 1)
 
     @property
+    def size(self) -> int:
+        """The rough size of its entries in a statement, in bytes."""
+        return sum([entry.size for entry in self.entries])
+
+    @property
     def blocks(self) -> Sequence[BlockRow]:
         """The blocks that the slice appends."""
         return self.frames.blocks if self.frames is not None else ()
@@ -232,10 +237,14 @@ def start_row(start: Start) -> Row:
     )
 
 
-def outcome_row(start: Start) -> Row | None:
-    """The end of a workflow that is one row, with the fields of an ``OutcomeRow``; ``None`` for all others."""
+def _add_start(rows: BatchRows, start: Start) -> None:
+    """Adds a start; and of a workflow that comes whole its end, its records and its blocks."""
     ending = start.outcome
-    return None if ending is None else (ending.status, ending.output, ending.error)
+    outcome = None if ending is None else (ending.status, ending.output, ending.error)  # the fields of an OutcomeRow
+    rows.add_start(start_row(start), start.options, outcome)
+    if isinstance(start.content, Slice):
+        rows.first_records += start.content.records
+        rows.first_blocks += start.content.blocks
 
 
 @dataclass(slots=True, eq=False)
@@ -263,7 +272,7 @@ class Batch(Generic[R]):
             rows.records += part.records
             rows.attributes += [AttributeRow(run.workflow_id, *change) for change in part.attributes.items()]
             for start in part.starts:
-                rows.add_start(start_row(start), start.options, outcome_row(start))
+                _add_start(rows, start)
             if frames is not None:
                 rows.tails += frames.assumed
                 rows.blocks += frames.blocks
@@ -275,8 +284,13 @@ class Batch(Generic[R]):
             elif ending is not None:
                 rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
         for start in self.starts:
-            rows.add_start(start_row(start), start.options, outcome_row(start))
+            _add_start(rows, start)
         return rows
+
+    def parts(self) -> list[Slice[R]]:
+        """All slices, those of workflows that come whole with their starts behind the others."""
+        starts = [*self.starts, *(start for part in self.slices for start in part.starts)]
+        return [*self.slices, *(start.content for start in starts if isinstance(start.content, Slice))]
 
     def topics(self) -> list[str]:
         """The topics that have news when the batch is durable."""
@@ -297,7 +311,7 @@ class Batch(Generic[R]):
 
     def count_in(self, statistics: StreamStatistics, seconds: float) -> None:
         """Counts its blocks, which are durable ``seconds`` after they were gathered."""
-        writing = [part for part in self.slices if part.frames is not None and part.frames.blocks]
+        writing = [part for part in self.parts() if part.frames is not None and part.frames.blocks]
         for part in writing:
             part.count_in(statistics)
         if writing:

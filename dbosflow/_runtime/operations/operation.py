@@ -18,13 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from dbosflow._records.keys import COMPENSATIONS, GIVEN_UP, UNTIL
-from dbosflow._records.kinds import STEPS
+from dbosflow._records.kinds import STEPS, RecordKind
 from dbosflow._runtime.runs.state import RunStopped
+from dbosflow.definitions import StepDef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dbosflow._records.kinds import RecordKind
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._runtime.replay.branch import Owner
@@ -102,7 +102,7 @@ class DurableOperation(Operation):
         try:
             self.record = self.find_record(self.kind)
             opening = run.opening  # the loop may set it to None meanwhile
-            if opening is not None:
+            if opening is not None and not (opening.begins_steps and self._is_relaxed):
                 await self._wait_for_start(opening)
             if self.cancellable and (run.is_draining or run.recorded_order is not None or run.request is not None):
                 await self._wait_to_begin()
@@ -110,6 +110,11 @@ class DurableOperation(Operation):
             self.__exit__(type(error))
             raise
         return self
+
+    @property
+    def _is_relaxed(self) -> bool:
+        """Whether it is a relaxed step: what that comes to may be forgotten, and here the workflow with it."""
+        return self.kind is RecordKind.STEP and isinstance(self._what, StepDef) and self._what.relaxed
 
     async def _wait_to_begin(self) -> None:
         """Waits if nothing may begin any more, if a cancellation is on record, or while other branches replay."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.runs.entries import Values
+from dbosflow._runtime.runs.entries import Close, Record, Values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dbosflow._runtime.runs.entries import Barrier, Entry, Record, Waiter
+    from dbosflow._runtime.runs.entries import Barrier, Entry, Waiter
 
 
 MOST_AHEAD = 1000
@@ -127,6 +127,18 @@ class Buffer:
                     entry.is_open = False
             return taken, size, False
 
+    def take_all(self, most: int) -> Sequence[Entry] | None:
+        """Takes all that is pending if it is no more than ``most`` bytes of records without waiters, values and closes.
+
+        ``None``: there is more, or something else, and everything stays.
+        """
+        with self.lock:
+            pending = self._entries or []
+            if self.size > most or self.is_awaited or not all(map(_stands_alone, pending)):
+                return None
+            self._entries = None
+            return pending
+
     def hold_back(self) -> None:
         """Takes nothing: what is pending is not to be written yet, and the run is submitted again when it is."""
         with self.lock:
@@ -163,3 +175,10 @@ class Buffer:
         for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_exception(stopping)
+
+
+def _stands_alone(entry: Entry) -> bool:
+    """Whether it only adds rows of its own to a workflow's."""
+    if isinstance(entry, Record):
+        return entry.start is None and entry.loop_item is None and entry.attributes is None
+    return isinstance(entry, Values | Close)

@@ -215,6 +215,17 @@ _FRAMES = {
 Entry = Record | Values | Close | AttemptRollback | Barrier | Ending
 
 
+class Whole(Protocol):
+    """All that a workflow has written when it ends before its start is: a slice of the statement with that."""
+
+    @property
+    def size(self) -> int:
+        """Its rough size in the statement, in bytes."""
+
+    def topics(self) -> Iterable[str]:
+        """The topics that have news when it is durable."""
+
+
 @dataclass(slots=True, eq=False)
 class Start:
     """A workflow to be started. ``on_decided`` is called with whether the row is new, or with the error.
@@ -238,14 +249,21 @@ class Start:
     """Whether other processes are told that it has a deadline which comes soon."""
     ending: Ending | None = None
     """Its end, if it has ended before its start is written: then both are one row, unless the database refuses that."""
+    whole: Whole | None = None
+    """What it has written by then, if that is more than its end."""
 
     @property
     def outcome(self) -> Ending | None:
         """The end that is in its row."""
         return self.ending if self.ending is not None and not self.ending.refusals else None
 
+    @property
+    def content(self) -> Whole | None:
+        """What the same statement writes of it, besides its row."""
+        return self.whole if self.outcome is not None else None
+
     def leave_out_end(self) -> bool:
-        """The database has refused the row, maybe for the end in it: leaves that out; returns whether there was one."""
+        """The database has refused its end, or what comes with that: leaves both out; returns whether there was one."""
         ending = self.outcome
         if ending is not None:
             ending.refusals += 1
@@ -254,8 +272,11 @@ class Start:
     @property
     def size(self) -> int:
         """The start's rough size in a statement, in bytes."""
-        return 200 + len(self.input) + (0 if self.ending is None else self.ending.size)
+        end = 0 if self.ending is None else self.ending.size
+        return 200 + len(self.input) + end + (0 if self.whole is None else self.whole.size)
 
     def topics(self) -> Iterable[str]:
         """The topics that have news when it is durable: whoever waits for the workflow knows of it already."""
+        if self.content is not None:
+            return self.content.topics()
         return () if self.outcome is None else (workflow_topic(self.workflow_id),)

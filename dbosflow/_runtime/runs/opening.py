@@ -3,7 +3,7 @@
 Where nobody knows the id of a workflow before its result, its body may begin before its start is durable:
 
 ```text
-launched ──► opening ──┬─ ended, and has left nothing in its buffer ──► one row: start and end in one statement
+launched ──► opening ──┬─ ended, and nothing of it is awaited ──► start, records, values and end in one statement
                        └─ waits, or anything else ──► start written ──► durable: what is in the buffer goes out, and
                                                                         the operations that wait begin
 the run is stopped meanwhile ──► start written ──► durable: another run begins from the first line of the body
@@ -20,6 +20,10 @@ neither is: see ``openings``.
 Until the start is durable, the journal takes nothing of the run, and every operation of it waits that another one could
 notice: no step begins, no child, and no message goes out. So a body whose opening is forgotten, or repeated, has done
 nothing but what it does in each replay.
+
+Relaxed steps begin: a crash may forget what they came to, here with the workflow. So up to its first wait a body comes
+to as many outcomes as it may have ahead, and if it ends there, all is one statement, as far as one batch takes it. A
+step that fails waits for its record, and so for the start.
 """
 
 from __future__ import annotations
@@ -29,29 +33,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.runs.entries import Ending, Waiter
+    from dbosflow._runtime.runs.entries import Ending, Waiter, Whole
 
 
 class Opening:
     """The opening of one run, on the loop. ``write`` writes the start, once: with the end, or with ``None``."""
 
-    __slots__ = ("_is_told", "_stopping", "_waiters", "_write", "ending")
+    __slots__ = ("_is_told", "_stopping", "_waiters", "_write", "begins_steps", "ending", "whole")
 
-    def __init__(self, write: Callable[[Ending | None], None]) -> None:
+    def __init__(self, write: Callable[[Ending | None], None], *, begins_steps: bool = False) -> None:
         self._write: Callable[[Ending | None], None] | None = write
+        self.begins_steps = begins_steps
+        """Whether relaxed steps begin in it, and all that is written goes with an end in it."""
         self._waiters: tuple[Waiter, ...] = ()
         self._is_told = False
         """Whether operations may begin, or never will."""
         self._stopping: BaseException | None = None
         self.ending: Ending | None = None
         """The end of the workflow, if that is written with its start."""
+        self.whole: Whole | None = None
+        """What is written between the two, if there is anything."""
 
-    def end(self, ending: Ending | None = None) -> bool:
+    @property
+    def is_over(self) -> bool:
+        """Whether the start is written, or about to be."""
+        return self._write is None
+
+    def end(self, ending: Ending | None = None, whole: Whole | None = None) -> bool:
         """Has the start written, unless it was before; returns whether that was now."""
         write, self._write = self._write, None
         if write is None:
             return False
-        self.ending = ending
+        self.ending, self.whole = ending, whole
         write(ending)
         return True
 
@@ -70,7 +83,7 @@ class Opening:
     def stop(self, stopping: BaseException) -> None:
         """The run was stopped: its start is written all the same, and the operations that wait for it do not begin."""
         self.end()
-        self._is_told, self._stopping = True, stopping
+        self._is_told, self._stopping, self.whole = True, stopping, None  # which refers to the run
         self._tell()
 
     def _tell(self) -> None:

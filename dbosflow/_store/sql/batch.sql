@@ -26,7 +26,7 @@ WITH lease AS MATERIALIZED (
     WHERE w.worker_id IS NOT DISTINCT FROM lease.id AND w.epoch = r.epoch
 )
 -- ]
--- [blocks
+-- [tails
 , moved AS MATERIALIZED (
     SELECT r.workflow_id
     FROM lease
@@ -53,7 +53,7 @@ WITH lease AS MATERIALIZED (
 -- [runs
       AND (SELECT count(*) FROM mine) = :run_count
 -- ]
--- [blocks
+-- [tails
       AND NOT EXISTS (SELECT FROM moved)
 -- ]
 -- [ends
@@ -130,7 +130,7 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
      , (SELECT json_agg(json_build_array(id, cancel_reason, timed_out)) FROM mine WHERE cancelled) AS cancelled
 -- ]
--- [blocks
+-- [tails
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
 -- ]
 -- [starts
@@ -141,6 +141,8 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 
 -- The parts that write. Their :gate is that of the batch (`gate`), which has a row if the batch may be written; or, where a
 -- batch is one row in one of them, that part is the whole statement, and its gate the subquery `(:lone_gate) AS gate`.
+-- The section `firsts` is there if a workflow comes whole: its start, its end, and all between them. That is written if the
+-- start is: if it stands from an earlier try, so does the rest. `beside`: other runs write records or blocks, too.
 
 -- name: started
 -- The section `options` is there if a start has any of the columns in it: see dbosflow/_store/start_options.py. And the
@@ -224,6 +226,12 @@ FROM (
            :record_loop_key AS loop_key, :record_loop_offset AS loop_offset, :record_loop_next AS loop_next
 ) AS r
 CROSS JOIN :gate
+-- [firsts
+WHERE r.workflow_id IN (SELECT id FROM started)
+-- ]
+-- [beside
+   OR r.workflow_id IN (SELECT id FROM mine)
+-- ]
 
 -- name: appended
 INSERT INTO dbosflow.stream_block
@@ -237,6 +245,12 @@ FROM (
            :block_checksum AS checksum, :block_turn AS turn
 ) AS b
 CROSS JOIN :gate
+-- [firsts
+WHERE b.workflow_id IN (SELECT id FROM started)
+-- ]
+-- [beside
+   OR b.workflow_id IN (SELECT id FROM mine)
+-- ]
 
 -- name: closed
 -- The streams of outside writers end with their workflow, used or not, at the tail that this statement sees. If a writer
@@ -333,7 +347,7 @@ JOIN dbosflow.workflow mine
     ON mine.id = :run_workflow_id AND mine.worker_id IS NOT DISTINCT FROM lease.id AND mine.epoch = :run_epoch
        AND mine.cancel_requested_at IS NULL
 -- ]
--- [blocks
+-- [tails
 LEFT JOIN LATERAL (
     SELECT b."offset" + b.count AS next, b.kind
     FROM dbosflow.stream_block b
@@ -346,7 +360,7 @@ WHERE true
 -- [timeline
   AND left(pg_walfile_name(pg_current_wal_lsn()), 8) = :timeline::text
 -- ]
--- [blocks
+-- [tails
   AND :tail_offset = coalesce(tail.next, 0)
   AND (tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled'))
 -- ]

@@ -146,6 +146,16 @@ async def swept_opening(number: int) -> int:
 
 
 @workflow
+async def swept_whole() -> list[int]:
+    """Draws, relaxed steps and values, and nothing that it waits for."""
+    found = [int(durable.random())]
+    for number in range(3):
+        found.append(await swept_ahead(number))
+        await write_stream_async("values", found[-1])
+    return found
+
+
+@workflow
 async def swept_openings() -> list[Any]:
     """Children that end before they have rows, or do not: alone, in branches, and for the items of a list."""
     found: list[Any] = [await swept_nothing(1), await swept_opening(2), await swept_nothing_on_thread.run_async(3)]

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import current, durable, step, workflow, write_stream, write_stream_async
+from dbosflow import current, step, workflow, write_stream, write_stream_async
 from tests.behaviour.gate import Gate
 from tests.runtime.openings.faults import standing_in
 from tests.support import TIMEOUT
@@ -114,12 +114,6 @@ async def opened_waits_first() -> str:
 
 
 @workflow
-async def opened_draws() -> int:
-    seen.append(current().workflow_id)
-    return int(durable.random())
-
-
-@workflow
 async def opened_foreign() -> str:
     """Stands where a child would."""
     ran["foreign"] += 1
@@ -164,12 +158,6 @@ def threaded_writes_first(count: int) -> int:
     for number in range(count):
         write_stream("values", number)
     return count
-
-
-@workflow
-def threaded_draws() -> int:
-    seen.append(current().workflow_id)
-    return int(durable.random())
 
 
 @workflow

@@ -14,7 +14,7 @@ import pytest
 from dbosflow import Engine, current, workflow
 from dbosflow._runtime.execution import openings
 from dbosflow.testing.rig import rig_of
-from tests.behaviour.tables import disorder, records, rows, stored_values
+from tests.behaviour.tables import disorder, records, rows
 from tests.runtime.openings.faults import ONE_ROW, OWNED, AtStart, LostAnswer, at_starts
 from tests.runtime.openings.programs import (
     PATIENCE,
@@ -24,7 +24,6 @@ from tests.runtime.openings.programs import (
     seen,
     standing,
     threaded_asks_first,
-    threaded_draws,
     threaded_ends_at_once,
     threaded_fails_at_once,
     threaded_goes_on,
@@ -63,17 +62,6 @@ async def test_its_first_step_begins_when_the_row_is_there(engine: Engine) -> No
     assert await run(engine, threaded_asks_first) == [list(OWNED)]
     assert ran["asks"] == 1
     assert records(urls[-1], seen[0]) == [("threaded_looks#0", "step")]
-
-
-@pytest.mark.parametrize("flow", [threaded_draws, threaded_writes_first])
-async def test_what_is_more_than_a_row_is_started_as_ever(engine: Engine, flow: Any, sent: list[BatchRows]) -> None:
-    """The start goes out by itself, when the body is over, and the rest behind it."""
-    await run(engine, flow, *([3] if flow is threaded_writes_first else []))
-    assert [one.outcomes for one in sent] == [[]]
-    assert standing(seen[0]) == [ONE_ROW]
-    if flow is threaded_writes_first:
-        assert stored_values(urls[-1], seen[0], "values")[:3] == [(0, 0), (1, 1), (2, 2)]
-    assert disorder(urls[-1]) == []
 
 
 @workflow
@@ -120,7 +108,7 @@ async def test_a_lost_answer_to_its_start_changes_nothing(
     assert result == 2 or result[0][0] == "running"
     assert cut.times == 2
     assert rows(urls[-1], "SELECT count(*), min(status) FROM dbosflow.workflow") == [(1, "succeeded")]
-    assert ran.total() == (1 if flow is threaded_ends_at_once or lost == "before" else 2)
+    assert ran.total() == (2 if flow is threaded_asks_first and lost == "after" else 1)
     assert disorder(urls[-1]) == []
 
 
