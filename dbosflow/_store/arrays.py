@@ -48,17 +48,19 @@ class ArrayType:
 
     def dump_column(self, items: Sequence[Any]) -> bytes | None:
         """Like ``dump``, for at least one item; ``None`` if every item is: ``unnest`` fills a NULL array up."""
-        nulls = items.count(None)
-        return None if nulls == len(items) else self._dump(items, holds_null=nulls > 0)
+        count, first = len(items), items[0]
+        if items.count(first) == count:  # as in most columns of records: the kind, the attempt, the epoch
+            return None if first is None else self._dump((first,), holds_null=False, times=count)
+        return self._dump(items, holds_null=None in items)
 
-    def _dump(self, items: Sequence[Any], *, holds_null: bool) -> bytes:
+    def _dump(self, items: Sequence[Any], *, holds_null: bool, times: int = 1) -> bytes:
         try:
             if holds_null:
                 given = iter(self.items([item for item in items if item is not None]))
                 body = b"".join([_NULL if item is None else next(given) for item in items])
             else:
-                body = b"".join(self.items(items))
-            return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + body
+                body = b"".join(self.items(items)) * times
+            return _HEAD.pack(1, holds_null, self.item_oid, len(items) * times, 1) + body
         except struct.error as error:
             raise OverflowError(str(error)) from error
 

@@ -61,3 +61,13 @@ def test_a_number_that_its_column_type_cannot_hold_is_refused(kind: str, item: i
         dump_values([array], [item])
     with pytest.raises(OverflowError):
         array.dump([item])
+
+
+@pytest.mark.parametrize("kind", ["text", "integer", "bigint", "double precision", "boolean"])
+def test_equal_items_are_written_as_different_ones_are(kind: str) -> None:
+    """Of equal ones only the first is encoded."""
+    array = ARRAYS[f"{kind}[]"]
+    item: object = "é" if kind == "text" else 1
+    for items in ([item], [item] * 3, [item, None, item], [None, item]):
+        assert array.dump_column(items) == array.dump(items)
+    assert array.dump_column([None, None]) is None
