@@ -194,7 +194,7 @@ class BodyCoroutine(BranchCoroutine):
     def __next__(self) -> Any:
         if self._coroutine is _NOT_BEGUN:
             return self._resume(self._begin)
-        return super().__next__()
+        return self._resume(self._coroutine.send, None)
 
     def throw(self, *error: Any) -> Any:
         """Resumes the coroutine with an error; a body that has not begun never begins."""

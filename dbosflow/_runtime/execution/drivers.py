@@ -75,13 +75,13 @@ class LoopDriver:
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
-        record.waiter = asyncio.get_running_loop().create_future()
+        record.waiter = self._loop.create_future()
         run.append(record)
         await record.waiter
 
     async def hand_on(self, run: Run, record: Record) -> None:
         """Buffers the record of a relaxed step, and goes on in its turn: at once in a run with one branch."""
-        if not run.may_run_ahead:
+        if not run.buffer.may_run_ahead:
             await self.commit(run, record)
             return
         record.ends_turn = True

@@ -43,7 +43,7 @@ class ThreadDriver:
 
     async def hand_on(self, run: Run, record: Record) -> None:
         """Buffers the record of a relaxed step, and goes on."""
-        if run.may_run_ahead:
+        if run.buffer.may_run_ahead:
             record.ends_turn = True
             run.append_ahead(record)
         else:

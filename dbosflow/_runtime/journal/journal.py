@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -73,7 +74,7 @@ class Journal(Service, Generic[R]):
         self._statistics = statistics
         self._committer = Committer(lease, settings, owner, self, write=write)
         self._gathered_at = 0.0
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._submitted: deque[R] = deque()
         self._starts: deque[Start] = deque()
         self._last: deque[tuple[R, Sequence[Entry]]] = deque()
@@ -94,7 +95,7 @@ class Journal(Service, Generic[R]):
         if run.buffer.submitted:
             return
         run.buffer.submitted = True
-        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 (None on a thread, where get_running_loop raises)
+        if threading.get_ident() == self._thread:  # to ask for the running loop is a system call in Python 3.11
             self._add(run)
         else:
             self._loop.call_soon_threadsafe(self._add, run)

@@ -65,7 +65,9 @@ class Attempts:
             attempt = self._new_attempt()
             if run.buffer.ahead and self.waits_for_outcomes:
                 await until_durable(self._driver, run)
-            await self._begin()
+            if self._must_wait:
+                await self._wait_to_begin()
+            self._begin()
             try:
                 run.begin_attempt(key)
                 record, value, error = await self._once(attempt, args, kwargs)
@@ -111,11 +113,15 @@ class Attempts:
             return last.remaining - run.age - run.environment.clock.ahead
         return self._step.retry.delay_after(failures) - last.age - run.age
 
-    async def _begin(self) -> None:
-        """Counts a body that is about to run, once it may."""
+    @property
+    def _must_wait(self) -> bool:
+        """Whether no body may begin now."""
         run = self._run
-        if run.is_draining or not run.environment.lease.in_time:
-            await self._wait_to_begin()
+        return run.is_draining or not run.environment.lease.in_time
+
+    def _begin(self) -> None:
+        """Counts a body that is about to run; raises if it may not."""
+        run = self._run
         run.check_may_begin()
         run.body_begins()
         self._is_under_way = True

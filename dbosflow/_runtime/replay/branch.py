@@ -58,7 +58,8 @@ class ThreadOwner:
 
     def is_caller(self) -> bool:
         """Whether the caller is this thread of control, and not an event loop that the thread runs by itself."""
-        return self.is_here and asyncio._get_running_loop() is None  # noqa: SLF001 (get_running_loop raises)
+        here = threading.get_ident() == self._thread  # as `is_here`, with one call less for each operation
+        return here and asyncio._get_running_loop() is None  # noqa: SLF001 (get_running_loop raises)
 
     @property
     def is_here(self) -> bool:

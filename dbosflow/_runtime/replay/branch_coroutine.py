@@ -134,7 +134,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        return self._resume(self._coroutine.send, None)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._coroutine!r}>"

@@ -104,6 +104,12 @@ class Buffer:
         """Whether the buffer takes more before some of its content is durable."""
         return self.size < self._limit
 
+    @property
+    def may_run_ahead(self) -> bool:
+        """Whether the program may have an outcome before it is durable: not too far, nor past one that it waits for."""
+        awaited = self._waiters or self.elsewhere  # as `is_awaited` and `has_room`, with fewer calls for each outcome
+        return self.ahead < MOST_AHEAD and self.size < self._limit and not awaited
+
     def expect_room(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` once there is room or the run has stopped. The caller holds the lock."""
         self._room = (*self._room, callback)

@@ -34,7 +34,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.runs.buffer import MOST_AHEAD, Buffer
+from dbosflow._runtime.runs.buffer import Buffer
 from dbosflow._runtime.runs.compensations import Compensations, of_body
 from dbosflow._runtime.runs.entries import Barrier
 from dbosflow._runtime.runs.requested import Requested
@@ -168,11 +168,9 @@ class RunState(Requested):
         """Raises ``RunStopped``, or the cancellation, if no operation may begin any more."""
         if self.stopping is not None:
             raise self.stopping
-        if self.compensating:
-            return
-        if self.cancelled:
-            raise self._cancellation()
-        if self.ending:
+        if (self.cancelled or self.ending) and not self.compensating:
+            if self.cancelled:
+                raise self._cancellation()
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
     def check_goes_on(self) -> None:
@@ -206,12 +204,6 @@ class RunState(Requested):
     def submit(self) -> None:
         """Notifies the journal that the run has pending entries."""
         self.environment.submit(self)
-
-    @property
-    def may_run_ahead(self) -> bool:
-        """Whether the program may have an outcome before it is durable: not too far, nor past one that it waits for."""
-        buffer = self.buffer
-        return buffer.ahead < MOST_AHEAD and buffer.has_room and not buffer.is_awaited
 
     # -- what the run's code hands over, on its own thread -----------------------------------------------------------
 
