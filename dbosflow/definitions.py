@@ -195,6 +195,8 @@ class WorkflowDef(FunctionDef):
         return [receiver, *args], kwargs
 
     def _load(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+        if text == "{}" and not self.signature.parameters:  # as below, in no time
+            return [], {}
         if not self._names_fit(text):
             raise self._misfit(text)
         try:
