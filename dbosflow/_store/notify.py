@@ -13,7 +13,6 @@ subscribers. So an idle worker listens to its queues and to what concerns all pr
 from __future__ import annotations
 
 import json
-import time
 from functools import cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD = 7999
 """Bytes: Postgres takes fewer than 8000."""
+_LOOKS = 10
+"""Into how many the patience is divided that finds out whether there is a pooler."""
 SEPARATOR = "\x1f"
 """Between a workflow's id and a stream's key. If either contains it, topics may collide; as hints they still work."""
 WORKERS_TOPIC = "d"
@@ -170,13 +171,14 @@ async def can_notify(
 
     A pooler in transaction mode accepts the LISTEN without an error and never delivers. The session behind it goes on
     listening, whichever client gets it next. So the channel is one that is never used again.
+
+    The patience is that of several looks: of a process that stands still meanwhile, only one has passed.
     """
     probe = f"dbosflow-probe:{uuid4().hex}"
     await _each(listener, "LISTEN {}", [probe])
     await _send(notifier, schema, [(probe, probe)])
-    deadline = time.monotonic() + patience
-    while (remaining := deadline - time.monotonic()) > 0:
-        async for notification in listener.notifies(timeout=remaining, stop_after=1):
+    for _ in range(_LOOKS):
+        async for notification in listener.notifies(timeout=patience / _LOOKS, stop_after=1):
             if notification.channel == probe:
                 return True
     return False

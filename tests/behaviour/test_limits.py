@@ -166,7 +166,8 @@ async def test_a_pause_ends_at_its_time(database_url: str, until: float | timede
     async with workers(database_url, 1) as (engine,):
         ends_at = datetime.now(UTC) + timedelta(seconds=0.3)
         await engine.queues.pause_async("q", until=ends_at if until is None else until)
-        assert (await engine.queues.info_async("q")).paused_until is not None
+        await engine.queues.pause_async("later", until=3600)
+        assert (await engine.queues.info_async("later")).paused_until is not None
         (handle,) = await start(engine, 0)
         await running(1)
         assert (await handle.info_async()).started_at >= ends_at  # type: ignore[operator]  # it has begun

@@ -11,9 +11,12 @@ import pytest
 
 from dbosflow._runtime.wakeups import notifier as notifier_module
 from dbosflow._runtime.wakeups.notifier import Notifier
+from dbosflow._store import notify as notify_module
+from dbosflow._store.connect import connect_async
 from dbosflow._store.notify import (
     MAX_PAYLOAD,
     PARTS,
+    can_notify,
     channel,
     listen,
     notify,
@@ -127,6 +130,21 @@ def test_the_longest_identifiers_fit_whatever_they_are_made_of(control: str) -> 
 def test_foreign_text_on_the_channel_is_no_topic(payload: str) -> None:
     """A hint is nothing to trip over."""
     assert topics_of(payload) == []
+
+
+async def test_a_process_that_stood_still_is_behind_no_pooler(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for what has come meanwhile, though its patience is over by the clock."""
+    send = notify_module._send
+    async with await connect_async(database_url) as listener, await connect_async(database_url) as other:
+
+        async def sent_and_come(*args: Any) -> None:
+            await send(*args)
+            await listener.execute("SELECT 1")  # with whose answer comes what was notified before
+
+        monkeypatch.setattr(notify_module, "_send", sent_and_come)
+        assert await can_notify(listener, other, SCHEMA, patience=0.0)
 
 
 async def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str) -> None:
