@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -34,13 +35,23 @@ _prepared: WeakKeyDictionary[AsyncConnection[Any], set[bytes]] = WeakKeyDictiona
 """The names of the prepared statements on each connection."""
 
 
+_LONGEST_NAME = 63
+"""Bytes. The server compares no more of a statement's name (NAMEDATALEN): two that differ behind them are one to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A statement with parameters ``$1`` and so on, and the ids of their types."""
 
     name: bytes
+    """What a session knows it by, once prepared. The end of a long one becomes a digest."""
     text: bytes
     types: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.name) > _LONGEST_NAME:
+            digest = blake2b(self.name, digest_size=8).hexdigest().encode()
+            object.__setattr__(self, "name", self.name[: _LONGEST_NAME - len(digest) - 1] + b"_" + digest)
 
 
 Sent: TypeAlias = "tuple[Statement, Sequence[bytes | None]]"

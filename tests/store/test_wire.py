@@ -45,3 +45,16 @@ async def test_a_hot_statement_whose_preparation_was_cancelled_is_prepared_all_t
                 await workflow.outcomes(connection, SCHEMA, ["nobody"])
         for _ in range(2):
             assert await workflow.outcomes(connection, SCHEMA, ["nobody"]) == {}
+
+
+async def test_statements_whose_names_differ_at_their_ends_are_two(database_url: str) -> None:
+    """The server knows 63 bytes of a name. A batch with rows of many kinds has a longer one."""
+    beginning = b"dbosflow_batch_" + b"_".join(
+        [b"starts", b"options", b"runs", b"records", b"blocks", b"inputs", b"ends"]
+    )
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for _ in range(2):
+            for number, end in enumerate((b"", b"_suspends", b"_suspends_awaits", b"_suspends_continues")):
+                statement = wire.Statement(beginning + end, b"SELECT %d" % number, ())
+                result = await wire.execute(connection, statement, [], prepare=True)
+                assert result.get_value(0, 0) == b"%d" % number
