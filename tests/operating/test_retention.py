@@ -177,6 +177,7 @@ async def test_one_process_prunes_at_a_time_and_another_takes_over_from_a_dead_o
 ) -> None:
     """A pass that is under way is left alone; one that was cut off has removed nothing, and is made by another."""
     monkeypatch.setattr(pruner, "BATCH", 1)
+    monkeypatch.setattr(pruner, "PAUSE", 3600.0)  # the next pass is due when the test says so
     for number in range(4):
         ended(f"w{number}", 10)
     first, second = (Pruner(pool, "dbosflow", WEEK) for _ in range(2))

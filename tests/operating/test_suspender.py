@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
@@ -106,6 +107,38 @@ class NoPool:
     async def connection(self) -> AsyncIterator[None]:
         """One of them."""
         yield
+
+
+class HearingPool:
+    """A pool whose process hears of workers as a connection goes back."""
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        self._wakeups = wakeups
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[None]:
+        """One of them."""
+        yield
+        self._wakeups.wake_all()
+
+
+async def test_older_workers_keep_runs_in_memory_whatever_is_heard_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hint that comes with the answer is a reason to ask again, and none to suspend."""
+    asked: list[list[str]] = []
+
+    async def looking(*_: Any) -> list[str]:
+        asked.append(["attic"])
+        return asked[-1]
+
+    monkeypatch.setattr(worker, "older_than", looking)
+    wakeups = Wakeups()
+    pool, runner = cast("Any", HearingPool(wakeups)), cast("Any", SimpleNamespace(suspended=SimpleNamespace()))
+    one = suspender.Suspender(
+        pool, Settings(), wakeups, runner=runner, names=list, announce=lambda *_, **__: None, expect=lambda _: None
+    )
+    for _ in range(2):
+        assert await one._older_workers() == ["attic"]
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(("heard_within", "sweeps"), [(0.0, 2), (3600.0, 1)])

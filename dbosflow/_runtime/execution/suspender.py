@@ -126,6 +126,8 @@ class Suspender(Service):
         """Whether nothing that only waits stays in memory."""
         self._older: list[str] | None = None
         """Live workers of older code, which cannot honour a suspension; ``None`` if that is not known."""
+        self._changes = 0
+        """How often it was heard that there may be other workers."""
         self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self._workers_changed)
         runner.suspended.watch = self
 
@@ -201,6 +203,7 @@ class Suspender(Service):
 
     def _workers_changed(self) -> None:
         self._older = None
+        self._changes += 1
 
     # -- suspending --------------------------------------------------------------------------------------------------
 
@@ -258,8 +261,8 @@ class Suspender(Service):
 
     async def _look_at(self, run: Run, now: float, least: float) -> None:
         kept_by = self._kept_by(run, now, least)
-        if kept_by is None and await self._is_refused():
-            kept_by = f"older workers, which could not wake it: {', '.join(self._older or ())}"
+        if kept_by is None and (older := await self._older_workers()):
+            kept_by = f"older workers, which could not wake it: {', '.join(older)}"
         if kept_by is None:
             departure = departure_of(run)
             if run.buffer.ahead:  # nothing else would take the records of draws along
@@ -283,13 +286,17 @@ class Suspender(Service):
         least = max(least, REPLAYS * (run.replay_took or 0.0))
         return None if now - candidate.since >= least else "the time that it waits in memory"
 
-    async def _is_refused(self) -> bool:
-        if self._older is None:
+    async def _older_workers(self) -> list[str]:
+        """The live workers that could not wake what is suspended."""
+        older, changes = self._older, self._changes
+        if older is None:
             async with self._pool.connection() as connection:
-                self._older = await worker.older_than(connection, self._settings.schema, SINCE)
-            if self._older:
-                logger.warning("runs stay in memory while older workers are alive: %s", ", ".join(self._older))
-        return bool(self._older)
+                older = await worker.older_than(connection, self._settings.schema, SINCE)
+            if changes == self._changes:  # what was heard meanwhile may not be in the answer: it is asked for next time
+                self._older = older
+            if older:
+                logger.warning("runs stay in memory while older workers are alive: %s", ", ".join(older))
+        return older
 
     # -- the second look ---------------------------------------------------------------------------------------------
 
