@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, step, workflow, write_stream, write_stream_async
+from dbosflow import Engine, map_workflow_async, step, workflow, write_stream, write_stream_async
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
@@ -53,6 +53,16 @@ async def garbage_child() -> None:
 
 
 @workflow
+def garbage_child_on_thread() -> None:
+    garbage_on_thread()
+
+
+@workflow
+async def garbage_mapping() -> None:
+    await map_workflow_async(garbage_item, range(3))
+
+
+@workflow
 async def garbage_failure() -> None:
     raise ValueError
 
@@ -60,6 +70,11 @@ async def garbage_failure() -> None:
 @workflow
 def garbage_on_thread() -> None:
     write_stream("out", 1)
+
+
+@workflow
+async def garbage_item(number: int) -> None:
+    pass
 
 
 @contextmanager
@@ -78,7 +93,10 @@ def found() -> list[object]:
 
 @pytest.mark.parametrize(
     "flow",
-    [garbage_nothing, garbage_steps, garbage_branches, garbage_child, garbage_failure, garbage_on_thread],
+    [
+        *(garbage_nothing, garbage_steps, garbage_branches, garbage_child, garbage_failure, garbage_on_thread),
+        *(garbage_child_on_thread, garbage_mapping),
+    ],
     ids=lambda it: it.__name__,
 )
 def test_a_run_that_is_over_is_gone_without_the_garbage_collector(database_url: str, flow: Any) -> None:

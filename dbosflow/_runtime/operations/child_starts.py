@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dbosflow._records.pins import version_of
@@ -9,11 +10,33 @@ from dbosflow._runtime.runs.entries import Record, Start
 from dbosflow._store.start_options import StartOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._records.kinds import RecordKind
     from dbosflow._runtime.execution.engine_port import OpenedChildPort
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
+
+
+class _Decision:
+    """What the statement decides about a child. It does not know the start that calls it: that would be a circle."""
+
+    __slots__ = ("_launch", "is_new", "opened")
+
+    def __init__(self, launch: Callable[[], None] | None) -> None:
+        self._launch = launch
+        """Begins the child behind its row; ``None`` if it begins elsewhere."""
+        self.is_new = False
+        self.opened: OpenedChildPort | None = None
+        """Its run, if that began with an opening."""
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        self.is_new = result is True
+        if not self.is_new or (self.opened is not None and self.opened.has_row()):
+            return
+        if self._launch is not None:
+            self._launch()
 
 
 class ChildStart:
@@ -23,30 +46,30 @@ class ChildStart:
     record, and ``forget`` it, whatever has come of that. All this is for the engine's loop.
     """
 
-    __slots__ = ("_opened", "_request", "_run", "_text", "child_id", "is_new", "key", "start")
+    __slots__ = ("_decision", "_request", "_run", "_text", "child_id", "key", "start")
 
     def __init__(self, run: Run, key: str, request: StartRequest, child_id: str, arguments_text: str) -> None:
         self._run, self._request, self._text = run, request, arguments_text
         self.key, self.child_id = key, child_id
-        self._opened: OpenedChildPort | None = None
-        self.is_new = False
-        """Whether its row is, once it is durable."""
-        self.start = self._start()
-
-    def _start(self) -> Start:
-        run, request = self._run, self._request
-        options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
         own = run.settings.version
         request.decide_version(own, version_of(run.queue))
-        here = request.is_for(own)
+        owned = request.is_for(own) and not request.is_scheduled
+        launch = partial(run.engine.launch_child, child_id, request, arguments_text)
+        self._decision = _Decision(launch if owned else None)
+        self.start = self._start(owned=owned)
+
+    def _start(self, *, owned: bool) -> Start:
+        run, request = self._run, self._request
+        options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
+        here = request.is_for(run.settings.version)
         return Start(
             self.child_id,
             request.definition.name,
             self._text,
             request.recovery_queue if here else request.stored_queue,
             request.priority,
-            self._on_decided,
-            owned=here and not request.is_scheduled,
+            self._decision,
+            owned=owned,
             parent_id=run.workflow_id,
             parent_key=self.key,
             inputs=request.definition.inputs,
@@ -54,12 +77,10 @@ class ChildStart:
             is_urgent=request.is_urgent(run.settings.safety_poll),
         )
 
-    def _on_decided(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        self.is_new = result is True
-        if not self.is_new or (self._opened is not None and self._opened.has_row()):
-            return
-        if self.start.owned:
-            self._run.engine.launch_child(self.child_id, self._request, self._text)
+    @property
+    def is_new(self) -> bool:
+        """Whether its row is, once it is durable."""
+        return self._decision.is_new
 
     def record(self, kind: RecordKind) -> Record:
         """Its parent's record of it."""
@@ -76,17 +97,19 @@ class ChildStart:
 
     def open(self) -> None:
         """Begins its body now, if it still may."""
-        self._opened = self._run.engine.open_child(self.child_id, self._request, self._text)
+        self._decision.opened = self._run.engine.open_child(self.child_id, self._request, self._text)
 
     async def opened(self) -> None:
         """Waits until the start is to be written."""
-        if self._opened is not None:
-            self.start.ending = await self._opened.opened()
+        opened = self._decision.opened
+        if opened is not None:
+            self.start.ending = await opened.opened()
 
     def forget(self) -> None:
         """Its parent waits for its start no more. If that is not durable by now, the run that was opened is over."""
-        if self._opened is not None:
-            self._opened.forget()
+        opened = self._decision.opened
+        if opened is not None:
+            opened.forget()
 
     @property
     def ending(self) -> Ending | None:

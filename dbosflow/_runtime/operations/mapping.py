@@ -61,7 +61,8 @@ async def map_workflow(
             began, error = time.monotonic(), None
             mapping.check_arguments()
             try:
-                await operation.driver.wait(run, mapping.run(), awaits=run.workflow_id, wait=mapping.wait)
+                wait = DurableWait(mapping.standing)
+                await operation.driver.wait(run, mapping.run(), awaits=run.workflow_id, wait=wait)
             except ThreadLimitError as refused:
                 error = dump_error(refused)
             failed, elapsed = mapping.failed, time.monotonic() - began
@@ -113,7 +114,6 @@ class _Mapping:
         self._awaited: set[str] = set()
         self._next = 0
         self._is_waiting = False
-        self.wait = DurableWait(self._standing)
         first: int | None = None
         while self._next < len(requests) and (begun := run.recorded(item_key(self._key, self._next))) is not None:
             place, self._next = self._next, self._next + 1
@@ -130,7 +130,8 @@ class _Mapping:
         for place in range(self._next, len(self._requests)):
             self._texts[place] = self._requests[place].arguments_text()
 
-    def _standing(self) -> Standing | str:
+    def standing(self) -> Standing | str:
+        """What it waits for, or what keeps the run in memory."""
         if not self._is_waiting:
             return "children that are being started"
         if len(self._places) > _MOST_AWAITED:
