@@ -133,7 +133,7 @@ async def _new(client: Client) -> None:
     await client.run_new("whole", swept_whole, once=True)
     await client.run_new("writing", swept_writing)
     await client.run_new("branches", swept_branches)
-    await client.run_new("relaxed", swept_relaxed)
+    await client.run_new("relaxed", swept_relaxed, once=True)
 
 
 async def _queued(client: Client) -> None:

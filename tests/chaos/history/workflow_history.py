@@ -24,6 +24,7 @@ _CHUNK = 500
 
 _COLUMNS: LiteralString = """
     id, name, status, input, output, error, epoch, worker_id::text AS worker_id, parent_id, input_streams,
+    extract(epoch FROM created_at)::double precision AS created_at,
     extract(epoch FROM ended_at)::double precision AS ended_at"""
 _WORKFLOWS: LiteralString = f"SELECT {_COLUMNS} FROM dbosflow.workflow ORDER BY id"
 _TREES: LiteralString = f"""
