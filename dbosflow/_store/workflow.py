@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _TABLE = "workflow"
 _CLAIM = "claim"
+_ROW_BYTES = 200
+"""About what a row has besides its payloads."""
 
 
 class FirstMessage(NamedTuple):
@@ -56,6 +58,11 @@ class Enqueued:
     message: FirstMessage | None = None
     dedup: Dedup | None = None
     """Its key, and what to do if another workflow has that: then the start goes through ``dedup.py``."""
+
+    @property
+    def size(self) -> int:
+        """Its rough size in a statement, in bytes."""
+        return _ROW_BYTES + size_of(self.input) + (0 if self.message is None else size_of(self.message.text))
 
 
 @dataclass(frozen=True, slots=True)

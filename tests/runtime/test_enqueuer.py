@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,8 +13,10 @@ from psycopg import sql
 
 from dbosflow import Engine, workflow
 from dbosflow._runtime.queues.enqueuer import Enqueuer
+from dbosflow._store import dedup as dedup_store
 from dbosflow._store import workflow as store
 from dbosflow._store.notify import listen, part_of, queue_topic, topics_of
+from dbosflow._store.start_options import Dedup
 from dbosflow._store.wire import Statement
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings
@@ -22,7 +25,7 @@ from tests.behaviour.tables import rows
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 
 TOPICS = [queue_topic("q")]
@@ -103,6 +106,34 @@ async def test_one_bad_enqueue_fails_alone(database_url: str, bad: str) -> None:
     assert (first, third) == ((True, False),) * 2
     assert isinstance(second, SerializationError)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
+
+
+@pytest.mark.parametrize("dedup", [None, Dedup("k", "existing")], ids=["plain", "with keys"])
+async def test_many_large_enqueues_are_several_statements(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, dedup: Dedup | None
+) -> None:
+    """Postgres closes the connection at a message of 1 GB: all of them, and all later ones, would wait for ever."""
+    sizes: list[int] = []
+
+    def counted(send: Any) -> Any:
+        async def write(connection: Any, schema: str, sent: Sequence[Enqueued], *others: Any) -> Any:
+            sizes.append(sum(len(one.input) for one in sent))
+            return await send(connection, schema, sent, *others)
+
+        return write
+
+    monkeypatch.setattr(store, "enqueue", counted(store.enqueue))
+    monkeypatch.setattr(dedup_store, "start", counted(dedup_store.start))
+    async with Engine(database_url, executes=False, batch_bytes=10_000) as engine:
+        core: Any = engine._open_core
+        large = [
+            replace(row(f"w{number}", f'"{number:04000}"'), dedup=dedup and dedup._replace(key=f"k{number}"))
+            for number in range(9)
+        ]
+        await asyncio.gather(*(core._starts.enqueue(one) for one in large))
+    assert sum(sizes) == 9 * 4002
+    assert max(sizes) < 10_000 + 4002
+    assert rows(database_url, "SELECT count(*) FROM dbosflow.workflow") == [(9,)]
 
 
 async def test_an_acknowledged_enqueue_is_durable_whatever_the_database_prefers(database_url: str) -> None:

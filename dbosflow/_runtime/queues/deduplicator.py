@@ -62,6 +62,7 @@ class Deduplicator(Service):
         super().__init__("deduplicator", interval=None)
         self._pool = pool
         self._schema = settings.schema
+        self._batch_bytes = settings.batch_bytes
         self._safety_poll = settings.safety_poll
         self._announce = announce
         self._pending: list[_Pending] = []
@@ -102,9 +103,14 @@ class Deduplicator(Service):
         seen: set[object] = set()
         batch: list[_Pending] = []
         others: list[_Pending] = []
+        limit = self._batch_bytes
         for one in self._pending:
             names = {dedup.place_of(one.row), one.row.workflow_id}
-            (others if len(batch) == _MOST or names & seen else batch).append(one)
+            if len(batch) == _MOST or limit <= 0 or names & seen:
+                others.append(one)
+            else:
+                batch.append(one)
+                limit -= one.row.size
             seen |= names
         self._pending = others
         return batch

@@ -52,6 +52,7 @@ class Enqueuer(Service):
         super().__init__("enqueuer", interval=None)
         self._session = Session(url, settings, WORKER)
         self._schema = settings.schema
+        self._batch_bytes = settings.batch_bytes
         self._pending: dict[str, _Pending] = {}
         self._notifies_from = 0.0
 
@@ -78,10 +79,13 @@ class Enqueuer(Service):
         await self._session.close()
 
     async def work_once(self) -> bool:
-        """Writes all pending rows; a failed statement is sent again, since a repeated enqueue does nothing."""
+        """Writes what is pending, up to the limit of a batch.
+
+        A failed statement is sent again, since a repeated enqueue does nothing.
+        """
         if self._failures:
             self._give_up()
-        pending, self._pending = self._pending, {}
+        pending = self._take()
         if not pending:
             return False
         try:
@@ -100,6 +104,17 @@ class Enqueuer(Service):
         for one, answer in zip(pending.values(), answers, strict=True):
             _set_results(one.futures, answer)
         return bool(self._pending)
+
+    def _take(self) -> dict[str, _Pending]:
+        """The next rows, about as many bytes as a batch may have: Postgres takes no message of 1 GB, however often."""
+        taken, limit, rest = {}, self._batch_bytes, iter(self._pending.items())
+        for workflow_id, one in rest:
+            taken[workflow_id] = one
+            limit -= one.row.size
+            if limit <= 0:
+                break
+        self._pending = dict(rest)
+        return taken
 
     async def _write(self, connection: Connection, pending: Sequence[_Pending]) -> list[Answer]:
         """Writes the rows; behind a lone one go its hints."""
