@@ -12,11 +12,12 @@ from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.runs.opening import Opening
 from dbosflow._store.batch import write_batch
 from dbosflow._store.batch_rows import shape_of
 from dbosflow.errors import LeaseLostError
 from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
-from tests.support import eventually_async
+from tests.support import TIMEOUT, eventually_async
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
@@ -288,3 +289,24 @@ async def test_a_start_that_waits_while_the_journal_closes_fails(database_url: s
         await bench.journal.close()
         bench.journal.fail_pending()
         assert [type(answer) for answer in await asyncio.gather(*waiting)] == [LeaseLostError] * 2
+
+
+@pytest.mark.parametrize("why", ["opening", "stopped"])
+async def test_runs_with_nothing_to_write_yet_hide_none_behind_them(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """However many: a round of children whose bodies ended before their rows waits for their parent's records."""
+    monkeypatch.setattr(journal_module, "_MOST_SLICES", 4)
+    monkeypatch.setattr(journal_module, "_LEAST_STARTS", 1)
+    async with Bench(database_url) as bench:
+        *others, parent = [await bench.run(f"w{number}") for number in range(9)]
+        for other in others:
+            if why == "opening":
+                other.opening = Opening(lambda _: None)
+            write(other, "1")
+        durable = record(parent, "step#0")
+        if why == "stopped":
+            for other in others:
+                other.stop("another process has it")
+        async with asyncio.timeout(TIMEOUT):
+            await durable

@@ -241,8 +241,9 @@ class Journal(Service, Generic[R]):
         held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next offsets are unknown
         held |= self._held
         slices = self._take_last(held) if self._last else []
-        for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
-            if limit <= 0 and slices:
+        most = _MOST_SLICES - min(len(self._starts), _LEAST_STARTS)
+        for _ in range(len(self._submitted)):  # those that have nothing for the batch hide nobody behind them
+            if len(slices) >= most or (limit <= 0 and slices):
                 break
             run = self._submitted.popleft()
             if run in held:
