@@ -267,6 +267,16 @@ async def test_no_workflow_fails_for_want_of_a_connection(database_url: str, cap
         assert await handle.result_async(PATIENCE) == ["A"]
 
 
+async def test_an_engine_that_has_connections_enqueues_on_a_server_that_is_full(server: Server) -> None:
+    """The connection that enqueues have for themselves is not there yet, and cannot be had."""
+    async with Engine(server.url, executes=False) as client:
+        ids = [handle.workflow_id for handle in await client.start_many_async(quick.options(queue=QUEUE), [("one",)])]
+        with server.full():
+            async with asyncio.timeout(PATIENCE):
+                ids += [(await client.start_async(quick.options(queue=QUEUE), "one")).workflow_id for _ in range(2)]
+    assert sorted(rows(server.url, "SELECT id FROM dbosflow.workflow")) == sorted((one,) for one in ids)
+
+
 def test_a_server_without_a_free_connection_is_waited_for(server: Server) -> None:
     """At the opening for the connect timeout, then with a typed error; a running engine goes on when there is room."""
     with Engine(server.url, lease=5.0) as engine:

@@ -20,12 +20,16 @@ class Session:
     """One connection, in autocommit, with settings that are ``special`` to it (those of ``dbosflow._sessions``).
 
     The user lets the database's errors through, and asks again: the next ``turn()`` replaces a broken connection.
+    It is made within ``timeout`` seconds, by default ``connect_timeout``, which is never exceeded.
     """
 
-    def __init__(self, url: str, settings: Settings, special: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, settings: Settings, special: Mapping[str, str], *, timeout: float | None = None
+    ) -> None:
         self._url = url
         self._settings = settings
         self._special = special
+        self._timeout = settings.connect_timeout if timeout is None else min(timeout, settings.connect_timeout)
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
 
@@ -43,7 +47,7 @@ class Session:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Connection]:
-        """The connection, for the caller alone. Raises if there is none within ``connect_timeout``."""
+        """The connection, for the caller alone. Raises if there is none in time."""
         async with self._lock:
             connection = self.ready
             if connection is None:
@@ -61,7 +65,7 @@ class Session:
         settings = self._settings
         connection = await connect_async(
             self._url,
-            timeout=settings.connect_timeout,
+            timeout=self._timeout,
             pooled=bool(settings.pooled),
             settings=wanted(self._special, idle=settings.lease),
             codecs=settings.chain,
