@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from psycopg import Error, generators
-from psycopg.errors import error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 from dbosflow._store import statements
@@ -43,7 +43,7 @@ _TEXT, _UUID = 25, 2950
 _COMMIT = b"COMMIT"
 _CHECKS = ("savepoint", "patience", "constraints", "release", "settings")
 """The statements before the last one, in its round trip."""
-_NO_SUCH_STATEMENT, _LOCK_NOT_AVAILABLE = b"26000", b"55P03"
+_NO_SUCH_STATEMENT, _STATEMENT_EXISTS, _LOCK_NOT_AVAILABLE = b"26000", b"42P05", b"55P03"
 _ROLLBACK = b"ROLLBACK"
 _WRITES = {"record": "recorded", "block": "appended"}
 _ROW_TYPES = {name: row_type for section in ROW_TYPES.values() for name, row_type in section.items()}
@@ -90,6 +90,10 @@ def _begin_text(isolation: str, read_only: bool, idle: int) -> str:  # noqa: FBT
 def _begin(isolation: str, read_only: bool, idle: int, marker: str) -> bytes:  # noqa: FBT001
     literal = "'" + marker.replace("'", "''") + "'"
     return _begin_text(isolation, read_only, idle).replace("{marker}", literal).encode()
+
+
+class LostStatementError(InvalidSqlStatementName):
+    """A statement of ours is not prepared as it was, by no fault of the function. Nothing is committed."""
 
 
 class ChecksWaitError(Exception):
@@ -181,9 +185,11 @@ def _judge(results: Sequence[PGresult], sent: Sequence[Statement | None], known:
                 known.add(statement.name)
             continue
         state, error = result.error_field(DiagnosticField.SQLSTATE), error_from_result(result)
-        if state == _NO_SUCH_STATEMENT:
-            known.clear()
-        elif statement is not last and statement is not None:
+        if statement is not None and state in {_NO_SUCH_STATEMENT, _STATEMENT_EXISTS}:
+            # The next attempt prepares them anew; of those of which only some were deallocated, it learns one by one.
+            known.clear() if state == _NO_SUCH_STATEMENT else known.add(statement.name)
+            raise LostStatementError(str(error))
+        if statement is not last and statement is not None:
             raise ChecksWaitError if state == _LOCK_NOT_AVAILABLE else ChecksFailedError(error)
         raise error
 

@@ -133,3 +133,34 @@ async def test_an_engine_that_has_not_connected_yet_gives_a_whole_dialect(engine
 
     handle = await engine.start_async(naming_schema)
     assert await handle.result_async(timeout=60) == own.dialect.default_schema_name is not None
+
+
+_deallocated: set[str] = set()
+
+
+@transaction
+def executes(connection: psycopg.Connection, command: str) -> str:
+    """Deallocates in its first attempt only: in the next one there may be nothing to deallocate."""
+    if not (command.startswith("DEALLOCATE") and command in _deallocated):
+        _deallocated.add(command)
+        connection.execute(command.encode())
+    return command
+
+
+@workflow
+def executes_each(commands: list[str]) -> list[str]:
+    return [executes(command) for command in commands]
+
+
+def test_what_a_function_deallocates_is_prepared_anew(database_url: str) -> None:
+    """All of our statements, or one of them: the others are there still, and no transaction fails for that."""
+    _deallocated.clear()
+    commands = ["SELECT 1", "DEALLOCATE ALL", "SELECT 1", "DEALLOCATE dbosflow_savepoint", "SELECT 1"]
+    with Engine(database_url, transaction_pool_size=1) as engine:
+        assert engine.start(executes_each, commands).result(60) == commands
+
+
+def test_a_statement_that_a_function_lacks_is_its_own_error(database_url: str) -> None:
+    """It is not taken for one of ours, for which the function would begin anew for ever."""
+    with Engine(database_url) as engine, pytest.raises(psycopg.errors.InvalidSqlStatementName):
+        engine.start(executes_each, ["EXECUTE missing"]).result(60)

@@ -26,6 +26,7 @@ from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.run import TransactionAttempt
 from dbosflow._runtime.operations.retrying import Attempts, attempt_once, is_outcome, running_task
 from dbosflow._runtime.runs.entries import Record
+from dbosflow._store.transaction import LostStatementError
 from dbosflow.failures import dump_error
 from dbosflow.retries import outcome_of
 
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.transactions")
 
-_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.InvalidSqlStatementName)
-"""The last one: psycopg has deallocated our last statement, as it does with all behind a savepoint's rollback."""
+_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, LostStatementError)
+"""The last one: psycopg has deallocated our statements, as it does with all behind a savepoint's rollback."""
 _TIME_IS_OVER = ("25P03", "25P04")
 """The codes with which a server ends a session that is idle in a transaction, or whose transaction is too long."""
 _FIRST_PAUSE = 0.002
