@@ -66,6 +66,22 @@ async def test_those_of_many_do_not(database_url: str) -> None:
         assert await asyncio.gather(*asked) == [(True, False), (True, False), (False, False)]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_enqueue_whose_caller_was_cancelled_is_announced_all_the_same(database_url: str, count: int) -> None:
+    """It is durable, and its own process takes no notice of its own hints on the wire."""
+    announced: list[tuple[list[str], bool]] = []
+    enqueuer = Enqueuer(
+        database_url, Settings(), announce=lambda topics, notified=False, **_: announced.append(([*topics], notified))
+    )
+    asked = [asyncio.ensure_future(enqueuer.enqueue(row(f"w{number}"), TOPICS)) for number in range(count)]
+    await asyncio.sleep(0)
+    asked[0].cancel()
+    async with at_work(enqueuer):
+        await asyncio.wait(asked)
+        await eventually_async(lambda: announced)
+    assert announced == [(TOPICS, count == 1)]
+
+
 async def test_nothing_is_prepared_for_hints_behind_a_pooler(database_url: str) -> None:
     """The session may be another client's by then, so hints go as they always did."""
     enqueuer = Enqueuer(database_url, Settings(pooled=True))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.journal.owner import Announce
     from dbosflow._store.connection import Connection
     from dbosflow._store.workflow import Enqueued
     from dbosflow.config import Settings
@@ -55,8 +56,15 @@ class _Pending(NamedTuple):
 class Enqueuer(Service):
     """The group commit of enqueues. While no connection of its own can be had, it uses those of a ``pool``."""
 
-    def __init__(self, url: str, settings: Settings, pool: AsyncConnectionPool[Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        pool: AsyncConnectionPool[Any] | None = None,
+        announce: Announce | None = None,
+    ) -> None:
         super().__init__("enqueuer", interval=None)
+        self._announce = announce
         self._session = Session(url, settings, WORKER, timeout=None if pool is None else _CONNECT_TIMEOUT)
         self._pool = pool
         self._connects_from = 0.0
@@ -112,7 +120,7 @@ class Enqueuer(Service):
             self._connects_from = 0.0
             raise
         for one, answer in zip(pending.values(), answers, strict=True):
-            _set_results(one.futures, answer)
+            self._answer(one, answer)
         return bool(self._pending)
 
     @asynccontextmanager
@@ -183,7 +191,7 @@ class Enqueuer(Service):
                     if not future.done():
                         future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
             else:
-                _set_results(one.futures, answer)
+                self._answer(one, answer)
             del rest[workflow_id]
 
     def _put_back(self, pending: dict[str, _Pending]) -> None:
@@ -192,8 +200,10 @@ class Enqueuer(Service):
             pending.setdefault(workflow_id, one._replace(futures=[])).futures.extend(one.futures)
         self._pending = pending
 
-
-def _set_results(futures: list[asyncio.Future[Answer]], answer: Answer) -> None:
-    for first, future in enumerate(futures):
-        if not future.done():
-            future.set_result(answer if first == 0 else answer._replace(is_new=False))
+    def _answer(self, written: _Pending, answer: Answer) -> None:
+        """Tells the callers; if all were cancelled, nobody else sends the hints of the row, which is durable."""
+        if self._announce is not None and all(future.done() for future in written.futures):
+            self._announce(written.topics, notified=answer.notified)
+        for first, future in enumerate(written.futures):
+            if not future.done():
+                future.set_result(answer if first == 0 else answer._replace(is_new=False))
