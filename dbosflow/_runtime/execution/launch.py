@@ -41,6 +41,8 @@ class Launch:
     """About how many seconds are left until its deadline, if it has one: the database decides when that has passed."""
     has_deadline: bool = False
     """Whether it has a deadline, of which the engine was told before."""
+    is_recovered: bool = False
+    """Whether its last worker has died: it, or a child in its opening, may be what kills its workers."""
 
     @property
     def refusal(self) -> Exception | None:
@@ -90,6 +92,7 @@ class Launch:
             request=claimed.cancel_request,
             is_child=claimed.is_child,
             remaining=claimed.remaining,
+            is_recovered=claimed.recoveries > 0,
         )
 
     @classmethod
@@ -110,4 +113,5 @@ class Launch:
             on_slot_freed=on_slot_freed,
             request=run.request,
             has_deadline=run.has_deadline,
+            is_recovered=run.is_recovered,
         )

@@ -197,6 +197,7 @@ class Runner:
         request = request_on_record(run) or self._cancel_at_launch.pop(run.workflow_id, None) or launch.request
         if request is not None:
             self._cancelled.begin(run, request)
+        run.is_recovered = launch.is_recovered
         run.has_deadline = launch.has_deadline or launch.remaining is not None
         if launch.remaining is not None:
             self.on_deadline(launch.remaining)

@@ -90,10 +90,12 @@ class ChildStart:
         """Whether its body may begin before its row is there. Callable from any thread.
 
         What a body is called with is not to be forgotten: none begins while the parent has outcomes that are not
-        durable.
+        durable. Nor after a death of its worker: a child that kills its workers needs a row, which counts that.
         """
         start, run = self.start, self._run
-        return start.owned and start.options is None and not run.buffer.ahead and run.engine.may_open(self._request)
+        if not start.owned or start.options is not None or run.is_recovered or run.buffer.ahead:
+            return False
+        return run.engine.may_open(self._request)
 
     def open(self) -> None:
         """Begins its body now, if it still may."""

@@ -70,7 +70,7 @@ class RunState(Requested):
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
-        *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted"),
+        *("definition", "environment", "epoch", "has_deadline", "history", "inputs", "interrupted", "is_recovered"),
         *("is_draining", "is_over", "limits", "opening", "queue", "seq", "stopping", "superseded", "turn"),
         *("unreadable", "waits", "was_requested", "workflow_id"),
     )
@@ -102,6 +102,8 @@ class RunState(Requested):
         """Whether the workflow's end was asked for when the run found that it cannot read what it needs."""
         self.cancelled = False
         self.request: CancelRequest | None = None
+        self.is_recovered = False
+        """Whether its last worker has died, and it has got no further since: see ``child_starts``."""
         self.has_deadline = False
         """Whether the workflow has a deadline, which its children get, too."""
         self.opening: Opening | None = None

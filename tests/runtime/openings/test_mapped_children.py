@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, durable, map_workflow, map_workflow_async, workflow
+from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._store.cancel_request import CANCELLED
 from dbosflow.errors import WorkflowBlockedError, WorkflowCancelledError
 from dbosflow.testing.rig import rig_of
@@ -205,3 +206,18 @@ async def test_those_with_a_deadline_or_with_arguments_that_are_not_durable_have
         assert await run(engine, mapped.options(timeout=60), [5], 1, of) == [10]
     assert await run(engine, opened_map_of_draws, 2) == [0, 0, 0]
     assert [before for _, before in seen] == [[OWNED]] * 6 + [[]]
+
+
+@workflow
+async def recovered_parent(of: str) -> int:
+    branch: Any = current_scope()
+    branch.run.is_recovered = True  # as after a claim of what has recoveries
+    return int(await CHILDREN[of].run_async(4))
+
+
+@pytest.mark.parametrize("of", CHILDREN)
+async def test_a_child_of_a_parent_whose_worker_died_begins_behind_its_row(engine: Engine, of: str) -> None:
+    """If it kills its workers, that counts for its own row, and not for its parent's."""
+    assert await run(engine, recovered_parent, of) == 8
+    ((_, before),) = seen
+    assert before
