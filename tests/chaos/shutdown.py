@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CLIENT = "chaos-client"
 """What the sessions of the run's own client are called."""
-_SESSIONS_A_CLIENT = 8
+_SESSIONS_A_CLIENT = 9
 _LIMIT = 15.0
 """Seconds after which a session that was cut off is noticed by the server, and everything is let go of."""
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from dbosflow import Engine, workflow
-from dbosflow._runtime.process.service import Service
-from dbosflow._runtime.wakeups.listener import Listener
 from tests.behaviour.gate import Gate
 from tests.costs.wire import Wire, wire
+from tests.resting import Resting
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -22,37 +21,6 @@ NEVER = 3600.0
 """Seconds that no test takes."""
 TIMELESS = {"lease": NEVER, "safety_poll": NEVER, "fast_poll": NEVER, "compact_every": None}
 """Settings with which nothing works by the clock."""
-
-
-class Resting:
-    """Knows the services of all engines, and which of them wait to be woken."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._opened: list[Service] = []
-        self._pausing: set[Service] = set()
-        open_service, pause = Service.open, Service._pause
-
-        def opened(service: Service) -> None:
-            self._opened.append(service)
-            open_service(service)
-
-        async def paused(service: Service, seconds: float | None) -> None:
-            self._pausing.add(service)
-            try:
-                await pause(service, seconds)
-            finally:
-                self._pausing.discard(service)
-
-        monkeypatch.setattr(Service, "open", opened)
-        monkeypatch.setattr(Service, "_pause", paused)
-
-    def __call__(self) -> bool:
-        """Whether no service has anything to do, and each that listens does so."""
-        services = [one for one in self._opened if not one._is_closed]
-        return all(
-            one in self._pausing and not one._woken.is_set() and (not isinstance(one, Listener) or one.healthy.is_set())
-            for one in services
-        )
 
 
 class OpenEngine(Protocol):

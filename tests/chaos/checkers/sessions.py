@@ -10,8 +10,8 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SESSIONS_A_WORKER = 10
-"""A worker lease, its renewer, LISTEN, NOTIFY, the waker while somebody waits, the hub, and a pool of four."""
+SESSIONS_A_WORKER = 11
+"""A worker lease, its renewer, LISTEN, NOTIFY, the waker while somebody waits, hub, enqueuer, and a pool of four."""
 
 _LISTENERS: LiteralString = """
     SELECT application_name, count(*) FROM pg_stat_activity
