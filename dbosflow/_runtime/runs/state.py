@@ -103,7 +103,7 @@ class RunState(Requested):
         self.cancelled = False
         self.request: CancelRequest | None = None
         self.is_recovered = False
-        """Whether its last worker has died, and it has got no further since: see ``child_starts``."""
+        """Whether its last worker had died when this run of it began: see ``child_starts``."""
         self.has_deadline = False
         """Whether the workflow has a deadline, which its children get, too."""
         self.opening: Opening | None = None
