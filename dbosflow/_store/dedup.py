@@ -31,6 +31,11 @@ class Found(NamedTuple):
     name: str | None
     """The name of the workflow that has the key."""
 
+    @property
+    def is_of_this_start(self) -> bool:
+        """Whether an earlier try of the start may have made what there is."""
+        return self.what in {"known", "applied"}
+
 
 class Decided(NamedTuple):
     """What came of a start."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.payloads import codecs_of, is_other, sealed, sealed_values, unsealed
-from dbosflow._store.queries import ask, fetch_all
+from dbosflow._store.queries import ask, fetch_all, flush_seen
 from dbosflow.serde import for_people
 from dbosflow.types import WorkflowStatus
 from dbosflow.unreadable import readable
@@ -32,6 +33,8 @@ class Sent:
     """``None``: no such workflow."""
     offset: int | None
     """The block's offset. If there is none, and no other field explains it, another sender was faster."""
+    known: bool
+    """Whether the producer had already sent something there."""
     differs: bool
     """Whether the producer had already sent something else there."""
     full: bool
@@ -61,6 +64,7 @@ async def send(
     given, codecs = values["values"], codecs_of(connection)
     values["values"] = [sealed_values(codecs, text) for text in given]
     found = await _ask(connection, schema, "send", values | {"max_values": max_values, "max_topics": max_topics})
+    await flush_seen(connection, schema, compress(values["ids"], [row["known"] for row in found]))
     return [_sent(text, **row) for row, text in zip(found, given, strict=True)]
 
 
@@ -163,6 +167,8 @@ async def resolve(connection: AsyncConnection[Any], schema: str, values: dict[st
     if (record := row.pop("stored")) is not None and _secret(codecs, record) == values["secret"]:
         (row,) = await _ask(connection, schema, "resolve", {**values, "record": record})
         del row["stored"]
+    if row.pop("known"):
+        await flush_seen(connection, schema, [values["workflow_id"]])
     return Answered(**{**row, "status": _status(row["status"])})
 
 

@@ -96,6 +96,15 @@ def _unsealed(codecs: Codecs, row: Any, names: Iterable[str]) -> Any:
     return row
 
 
+async def flush_seen(connection: AsyncConnection[Any], schema: str, workflow_ids: Iterable[str]) -> None:
+    """Returns when what this session has seen of these workflows is durable: for an answer that is found, not written.
+
+    An earlier statement has written it, maybe one whose session was ended while it waited for a standby.
+    """
+    if ids := list(workflow_ids):
+        await fetch_all(connection, schema, "workflow", "flush_seen", ids=ids)
+
+
 async def ask(connection: AsyncConnection[Any], schema: str, text: str, values: Mapping[str, Any]) -> Rows:
     """The rows of a statement that is not prepared: a plan that was made for an empty table would scan it later."""
     with rights_named(schema):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store import statements
 from dbosflow._store.payloads import codecs_of, is_other, sealed, sealed_values
-from dbosflow._store.queries import ask, fetch_all, fetch_hot
+from dbosflow._store.queries import ask, fetch_all, fetch_hot, flush_seen
 from dbosflow.serde import for_people
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
@@ -239,6 +240,8 @@ async def append(
         "max_bytes": max_bytes,
     }
     found = await ask(connection, schema, statements.load(_TABLE, schema)["append"], values)
+    known = [row["known"] or row["ended"] for row in found]  # whoever ends an input takes any end for its own
+    await flush_seen(connection, schema, compress(values["ids"], known))
     return [
         Appended(
             None if row["status"] is None else WorkflowStatus(row["status"]),

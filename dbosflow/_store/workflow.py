@@ -10,7 +10,7 @@ from dbosflow._records.pins import queue_of
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.notify import behind
 from dbosflow._store.payloads import codecs_of, sealed, sealed_values
-from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_and_follow
+from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_and_follow, flush_seen
 from dbosflow._store.start_options import NO_OPTIONS, Dedup, StartOptions
 from dbosflow.serde import for_people, size_of
 from dbosflow.types import WorkflowStatus
@@ -132,7 +132,9 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
     """Inserts queued workflows; returns the ids that were new."""
     sections, values = _enqueued(codecs_of(connection), rows)
     inserted = await fetch_hot(connection, schema, _TABLE, "enqueue", sections=sections, **values)
-    return {workflow_id for (workflow_id,) in inserted}
+    new = {workflow_id for (workflow_id,) in inserted}
+    await flush_seen(connection, schema, [row.workflow_id for row in rows if row.workflow_id not in new])
+    return new
 
 
 async def enqueue_and_notify(
@@ -146,6 +148,8 @@ async def enqueue_and_notify(
     inserted, notified = await fetch_hot_and_follow(
         connection, schema, _TABLE, "enqueue", behind(schema, topics), sections=sections, **values
     )
+    if not inserted:
+        await flush_seen(connection, schema, [row.workflow_id])
     return bool(inserted), notified
 
 

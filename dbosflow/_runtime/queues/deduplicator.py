@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dbosflow._runtime.process.service import Service, is_final, set_closed, set_errors
 from dbosflow._store import dedup, waiter
 from dbosflow._store.notify import ALARM_TOPIC, CANCEL_TOPIC, WAITERS_TOPIC, queue_topic, workflow_topic
+from dbosflow._store.queries import flush_seen
 from dbosflow.errors import DuplicateWorkflowError, SerializationError, WorkflowConflictError
 from dbosflow.types import WorkflowStatus
 
@@ -120,6 +121,8 @@ class Deduplicator(Service):
         try:
             async with self._pool.connection() as connection:
                 found = await dedup.look(connection, self._schema, [one.row for one in batch])
+                there = [one.workflow_id for one in found.values() if one.is_of_this_start]
+                await flush_seen(connection, self._schema, filter(None, there))
                 rest = [one for one in batch if not self._answer(one, found[one.row.workflow_id])]
                 decided = await dedup.start(connection, self._schema, [one.row for one in rest], SUPERSEDED)
                 await self._follow_up(connection, [(one.row, decided.get(one.row.workflow_id)) for one in rest])

@@ -153,7 +153,7 @@ given AS MATERIALIZED (
 -- ]
 )
 SELECT p.status, coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
-       k.other AS values, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
+       k.number IS NOT NULL AS known, k.other AS values, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
 -- [outbox
      , g.workflow_id, g.key, g.producer, CASE WHEN k.other IS NOT NULL THEN g.values END AS payload
 -- ]
@@ -222,5 +222,6 @@ WITH token AS MATERIALIZED (
     RETURNING producer
 )
 SELECT t.status, t.valid, CASE WHEN NOT t.valid THEN t.record END AS stored,
-       coalesce((SELECT producer FROM there), (SELECT producer FROM answered)) AS answered_by
+       coalesce((SELECT producer FROM there), (SELECT producer FROM answered)) AS answered_by,
+       EXISTS (SELECT FROM there) AS known
 FROM token t;

@@ -182,7 +182,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT p.status, p.input_streams, coalesce(p.declared, false) AS declared, coalesce(p.ended, false) AS ended,
        coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
-       k.other AS values, f.fits IS FALSE AS "full", p.next, p.bytes::bigint AS bytes, p.run
+       k.number IS NOT NULL AS known, k.other AS values, f.fits IS FALSE AS "full", p.next, p.bytes::bigint AS bytes, p.run
 FROM given g
 JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
 LEFT JOIN known k ON k.number = g.number

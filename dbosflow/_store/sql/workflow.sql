@@ -329,3 +329,12 @@ SELECT extract(epoch FROM (
       AND w.cancel_requested_at IS NULL
     ORDER BY w.deadline_at
     LIMIT 1) - now())::double precision AS seconds;
+
+-- name: flush_seen (what is visible of these workflows is durable when this returns)
+-- A session that was ended while it waited for a synchronous standby, or a server that crashed meanwhile, leaves commits that
+-- every session sees and the standby does not have. The lock is written to the log, so this statement has a commit of its own,
+-- which waits behind them. Without such a standby nothing is visible before it is durable, and nothing is locked.
+SELECT w.id FROM dbosflow.workflow w
+WHERE w.id = ANY(:ids::text[]) AND current_setting('synchronous_standby_names') <> ''
+ORDER BY w.id
+FOR KEY SHARE;
