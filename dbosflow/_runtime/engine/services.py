@@ -44,7 +44,7 @@ class Services:
     Args:
         url: Where those connect that have a session of their own.
         settings: The engine's.
-        pool: For everything else.
+        pool: For everything else, and for those while they cannot connect.
         statistics: Where readers are counted.
         is_own_hint: Whether a hint comes from a backend of this engine, which has woken its own waiters.
     """
@@ -60,8 +60,8 @@ class Services:
         self.repository = Repository(pool, settings)
         self.patient_repository = Repository(pool, settings, patient=True)
         self.wakeups = Wakeups()
-        self.notifier = Notifier(url, settings)
-        self._read_session = Session(url, settings, READER)
+        self.notifier = Notifier(url, settings, pool)
+        self._read_session = Session(url, settings, READER, pool)
         self.hub = Hub(self._read_session, settings.schema, self.wakeups, statistics)
         self.outcomes = Outcomes(self._read_session, settings.schema, self.wakeups)
         self.enqueuer = Enqueuer(url, settings, pool, self.announce)

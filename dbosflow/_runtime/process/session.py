@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import logging
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from psycopg_pool import PoolTimeout
 
 from dbosflow._sessions import wanted
 from dbosflow._store.connect import connect_async
+from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from psycopg_pool import AsyncConnectionPool
+
     from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.database")
+
+_PATIENCE = 2.0
+"""Seconds for which the user waits for the connection, and then for one of the pool's."""
+_PAUSE = 10.0
+"""Seconds until one attempt more, once there was none: the server may be full for long."""
 
 
 class Session:
     """One connection, in autocommit, with settings that are ``special`` to it (those of ``dbosflow._sessions``).
 
-    The user lets the database's errors through, and asks again: the next ``turn()`` replaces a broken connection.
-    It is made within ``timeout`` seconds, by default ``connect_timeout``, which is never exceeded.
+    The user lets the database's errors through, and asks again: the next ``turn()`` replaces a broken connection. While
+    none can be had, as on a server that is full, the user gets one of the ``pool``, without the special settings.
     """
 
     def __init__(
-        self, url: str, settings: Settings, special: Mapping[str, str], *, timeout: float | None = None
+        self,
+        url: str,
+        settings: Settings,
+        special: Mapping[str, str],
+        pool: AsyncConnectionPool[Any] | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
         self._special = special
-        self._timeout = settings.connect_timeout if timeout is None else min(timeout, settings.connect_timeout)
+        self._pool = pool
+        self._connects_from = 0.0
+        """When the next attempt is made to have a connection again; 0 as long as none has failed."""
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
 
@@ -48,12 +68,8 @@ class Session:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Connection]:
         """The connection, for the caller alone. Raises if there is none in time."""
-        async with self._lock:
-            connection = self.ready
-            if connection is None:
-                await self.close()
-                connection = self._connection = await self._connect()
-            yield connection
+        async with self._lock, AsyncExitStack() as lent:
+            yield self.ready or await self._replace(lent)
 
     async def close(self) -> None:
         """Disconnects."""
@@ -61,11 +77,36 @@ class Session:
         if connection is not None:
             await connection.close()
 
+    async def _replace(self, lent: AsyncExitStack) -> Connection:
+        """The connection, made anew; or one that the pool lends."""
+        await self.close()
+        pool = self._pool
+        if pool is None or time.monotonic() >= self._connects_from:
+            try:
+                self._connection = await self._connect()
+            except (DatabaseUnavailableError, ConfigurationError) as error:
+                if pool is None:
+                    raise
+                if not self._connects_from:
+                    logger.warning("using the pool instead of a connection more: %s", error)
+                self._connects_from = time.monotonic() + _PAUSE
+            else:
+                self._connects_from = 0.0
+                return self._connection
+        try:
+            connection: Connection = await lent.enter_async_context(pool.connection(_PATIENCE))
+        except PoolTimeout:
+            self._connects_from = 0.0
+            raise
+        return connection
+
     async def _connect(self) -> Connection:
-        settings = self._settings
+        settings, timeout = self._settings, self._settings.connect_timeout
+        if self._pool is not None:
+            timeout = 0.0 if self._connects_from else min(_PATIENCE, timeout)
         connection = await connect_async(
             self._url,
-            timeout=self._timeout,
+            timeout=timeout,
             pooled=bool(settings.pooled),
             settings=wanted(self._special, idle=settings.lease),
             codecs=settings.chain,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.producers import is_unsure
@@ -18,10 +17,10 @@ from dbosflow._runtime.streams.outside_writer import unsure_error
 from dbosflow._sessions import WORKER
 from dbosflow._store import workflow
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError, SerializationError
+from dbosflow.errors import PermissionDeniedError, SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
 
 _NOTIFY_PAUSE = 10.0
 """Seconds for which no hint follows a row on its connection, after one that failed: its lock may be held for long."""
-_CONNECT_TIMEOUT = 2.0
-"""Seconds for which the rows wait for the connection, where there is a pool to go on with."""
-_CONNECT_PAUSE = 10.0
-"""Seconds for which they do not wait for it again, once there was none: the server may be full for long."""
 
 
 class Answer(NamedTuple):
@@ -54,7 +49,7 @@ class _Pending(NamedTuple):
 
 
 class Enqueuer(Service):
-    """The group commit of enqueues. While no connection of its own can be had, it uses those of a ``pool``."""
+    """The group commit of enqueues."""
 
     def __init__(
         self,
@@ -65,9 +60,7 @@ class Enqueuer(Service):
     ) -> None:
         super().__init__("enqueuer", interval=None)
         self._announce = announce
-        self._session = Session(url, settings, WORKER, timeout=None if pool is None else _CONNECT_TIMEOUT)
-        self._pool = pool
-        self._connects_from = 0.0
+        self._session = Session(url, settings, WORKER, pool)
         self._schema = settings.schema
         self._batch_bytes = settings.batch_bytes
         self._pending: dict[str, _Pending] = {}
@@ -106,7 +99,7 @@ class Enqueuer(Service):
         if not pending:
             return False
         try:
-            async with self._turn() as connection:
+            async with self._session.turn() as connection:
                 answers = await self._write(connection, list(pending.values()))
         except BaseException as error:
             if isinstance(error, PermissionDeniedError):  # trying again would change nothing
@@ -117,33 +110,10 @@ class Enqueuer(Service):
                 await self._one_by_one(pending)
                 return True
             self._put_back(pending)
-            self._connects_from = 0.0
             raise
         for one, answer in zip(pending.values(), answers, strict=True):
             self._answer(one, answer)
         return bool(self._pending)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[Connection]:
-        """The connection; one of the pool's if the server has no room for it."""
-        pool = self._pool
-        if pool is None or self._session.ready is not None or await self._connects():
-            async with self._session.turn() as connection:
-                yield connection
-        else:
-            async with pool.connection(_CONNECT_TIMEOUT) as connection:
-                yield connection
-
-    async def _connects(self) -> bool:
-        """Whether there is a connection now."""
-        if time.monotonic() < self._connects_from:
-            return False
-        try:
-            async with self._session.turn():
-                return True
-        except DatabaseUnavailableError:
-            self._connects_from = time.monotonic() + _CONNECT_PAUSE
-            return False
 
     def _take(self) -> dict[str, _Pending]:
         """The next rows, about as many bytes as a batch may have: Postgres takes no message of 1 GB, however often."""
@@ -181,7 +151,7 @@ class Enqueuer(Service):
         rest = dict(pending)
         for workflow_id, one in pending.items():
             try:
-                async with self._turn() as connection:
+                async with self._session.turn() as connection:
                     (answer,) = await self._write(connection, [one])
             except BaseException as refused:
                 if not (isinstance(refused, Exception) and is_refused(refused)):

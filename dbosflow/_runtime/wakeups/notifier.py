@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -24,6 +24,8 @@ from dbosflow._store.notify import answered, notify, notify_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
@@ -38,10 +40,10 @@ _LAST_ANSWER = 1.0
 class Notifier(Service):
     """Hints to other processes."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, pool: AsyncConnectionPool[Any] | None = None) -> None:
         super().__init__("notifier", interval=None)
         self._schema = settings.schema
-        self._session = Session(url, settings, NOTIFIER)
+        self._session = Session(url, settings, NOTIFIER, pool)
         self._topics: dict[str, None] = {}
         self._is_due = False
         """Whether the queued hints are to go as soon as possible."""

@@ -48,7 +48,7 @@ class Waker(Service):
     ) -> None:
         super().__init__("waker", interval=None)
         self._pool = pool
-        self._session = Session(url, settings, {**POOL, **NOTIFIER})
+        self._session = Session(url, settings, {**POOL, **NOTIFIER}, pool)
         self._schema = settings.schema
         self._announce = announce
         self._topics: dict[str, None] = {}
