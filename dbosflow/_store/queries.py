@@ -19,7 +19,7 @@ from psycopg.rows import DictRow, dict_row, namedtuple_row
 from dbosflow._sessions import IN_ORDER
 from dbosflow._store import payloads, statements
 from dbosflow._store.arrays import TYPES, Texts
-from dbosflow._store.wire import Statement, execute, execute_and_follow, execute_together
+from dbosflow._store.wire import Statement, execute, execute_and_follow, execute_together, left
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ async def _fetch_text(
         async with connection.cursor(row_factory=shape) as cursor:
             try:
                 await cursor.execute(statements.literal(text), bound)
-            except errors.ReadOnlySqlTransaction:
-                await connection.close()  # see `wire`
-                raise
+            except psycopg.Error as error:
+                raise await left(connection, error) from error.__cause__
             return _readable(connection, cursor, await cursor.fetchall()) if cursor.description else []
 
 
@@ -111,9 +110,8 @@ async def ask(connection: AsyncConnection[Any], schema: str, text: str, values: 
         async with connection.cursor(row_factory=dict_row) as cursor:
             try:
                 await cursor.execute(statements.literal(text), values, prepare=False)
-            except errors.ReadOnlySqlTransaction:
-                await connection.close()  # see `wire`
-                raise
+            except psycopg.Error as error:
+                raise await left(connection, error) from error.__cause__
             return _readable(connection, cursor, await cursor.fetchall())
 
 

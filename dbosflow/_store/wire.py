@@ -14,9 +14,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from psycopg import OperationalError, generators
+from psycopg import Error, OperationalError, generators
 from psycopg.errors import (
     DuplicatePreparedStatement,
+    FeatureNotSupported,
     InvalidSqlStatementName,
     ReadOnlySqlTransaction,
     error_from_result,
@@ -132,9 +133,7 @@ async def _in_one_round_trip(
             return results
         error = error_from_result(failed)
         if is_last or not isinstance(error, InvalidSqlStatementName):
-            if isinstance(error, ReadOnlySqlTransaction):
-                await connection.close()  # as in `answer`
-            raise error
+            raise await left(connection, error)
         _prepared.pop(connection, None)
     raise AssertionError
 
@@ -211,8 +210,32 @@ async def answer(connection: AsyncConnection[Any]) -> PGresult:
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             error = error_from_result(result)
-            if isinstance(error, ReadOnlySqlTransaction):
-                # A primary that became a standby may keep its sessions. A new connection finds the new primary.
-                await connection.close()
+            if not isinstance(error, _NAMES):  # those are for who has sent a name
+                error = await left(connection, error)
             raise error
     return results[-1]
+
+
+_NAMES = (InvalidSqlStatementName, DuplicatePreparedStatement)
+"""The session has not prepared what its user believes, or has: somebody else has used it."""
+
+
+def is_stale(error: BaseException | None) -> bool:
+    """Whether a prepared statement would have to return other types: a table was altered meanwhile."""
+    return isinstance(error, FeatureNotSupported) and error.diag.source_function == "RevalidateCachedQuery"
+
+
+async def left(connection: AsyncConnection[Any], error: Error) -> Error:
+    """Closes a connection whose session would fail in the same way for ever. Returns the error to raise.
+
+    For prepared statements this is the same as if the server had ended the session, since nothing was executed.
+    """
+    if isinstance(error, ReadOnlySqlTransaction):
+        # A primary that became a standby may keep its sessions. A new connection finds the new primary.
+        await connection.close()
+    elif is_stale(error) or isinstance(error, _NAMES):
+        await connection.close()
+        lost = OperationalError(f"left a session with useless statements: {error}")
+        lost.__cause__ = error
+        return lost
+    return error

@@ -19,6 +19,7 @@ from psycopg.waiting import wait_async
 
 from dbosflow._store import transaction
 from dbosflow._store.user_connection import SyncUserConnection
+from dbosflow._store.wire import is_stale
 from dbosflow.errors import StepTimeoutError, TransactionError
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ class Transactions:
         """Commits a transaction, and returns its connection."""
         try:
             return await self._committer.commit(run, begun, record, writes)
+        except psycopg.Error as error:
+            if is_stale(error):
+                begun.abandon()
+            raise
         finally:
             await begun.over()
 

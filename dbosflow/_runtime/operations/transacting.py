@@ -27,6 +27,7 @@ from dbosflow._runtime.execution.run import TransactionAttempt
 from dbosflow._runtime.operations.retrying import Attempts, attempt_once, is_outcome, running_task
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._store.transaction import LostStatementError
+from dbosflow._store.wire import is_stale
 from dbosflow.failures import dump_error
 from dbosflow.retries import outcome_of
 
@@ -147,7 +148,10 @@ class _Outcome:
             if not is_outcome(error, task):
                 self._driver.on_loop(begun.abandon)
                 raise
-            await self._driver.wait(self._run, begun.roll_back())
+            if is_stale(_of_psycopg(error)):
+                self._driver.on_loop(begun.abandon)
+            else:
+                await self._driver.wait(self._run, begun.roll_back())
             if begun.expired is not None and isinstance(_of_psycopg(error), errors.QueryCanceled):
                 raise begun.expired from error
             raise
@@ -171,7 +175,7 @@ class _Outcome:
 def _is_conflict(error: BaseException, begun: TransactionPort[Any]) -> bool:
     """Whether the same function may succeed in a new transaction: nothing of this one is committed."""
     found = _of_psycopg(error)
-    if found is None or isinstance(found, _CONFLICTS):
+    if found is None or isinstance(found, _CONFLICTS) or is_stale(found):  # stale: the next one has another session
         return found is not None
     return begun.is_lost and found.sqlstate not in _TIME_IS_OVER
 
