@@ -120,11 +120,19 @@ def hint(schema: str, topic: str) -> tuple[str, str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    await _send(connection, schema, _rows(schema, topics))
+    await _send(connection, "notify", schema, _rows(schema, topics))
 
 
-async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[str, str]]) -> None:
-    await execute(connection, _statement("notify", schema), _values(rows), prepare=_prepares(connection))
+async def _send(connection: AsyncConnection[Any], section: str, schema: str, rows: Sequence[tuple[str, str]]) -> None:
+    await execute(connection, _statement(section, schema), _values(rows), prepare=_prepares(connection))
+
+
+async def make_room(connection: AsyncConnection[Any]) -> None:
+    """Has the server forget what every listener has read, once its queue is full.
+
+    It does so by itself only when somebody sends, and nobody can as long as it is full.
+    """
+    await connection.execute("SELECT pg_catalog.pg_notification_queue_usage()")
 
 
 def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
@@ -172,16 +180,24 @@ async def can_notify(
     A pooler in transaction mode accepts the LISTEN without an error and never delivers. The session behind it goes on
     listening, whichever client gets it next. So the channel is one that is never used again.
 
+    Raises what the server says if it takes no NOTIFY just now, and waits for nobody who holds the lock of all of them.
+
     The patience is that of several looks: of a process that stands still meanwhile, only one has passed.
     """
     probe = f"dbosflow-probe:{uuid4().hex}"
     await _each(listener, "LISTEN {}", [probe])
-    await _send(notifier, schema, [(probe, probe)])
+    await _send(notifier, "notify_behind", schema, [(probe, probe)])
     for _ in range(_LOOKS):
         async for notification in listener.notifies(timeout=patience / _LOOKS, stop_after=1):
             if notification.channel == probe:
                 return True
     return False
+
+
+async def is_direct(connection: AsyncConnection[Any]) -> bool:
+    """Whether the session is the one that the connection has begun: a pooler names others to its clients."""
+    (row,) = await (await connection.execute("SELECT pg_catalog.pg_backend_pid()")).fetchall()
+    return bool(row[0] == connection.info.backend_pid)
 
 
 async def listen(connection: AsyncConnection[Any], schema: str, parts: Iterable[str] = (EVERYBODYS,)) -> None:

@@ -44,7 +44,7 @@ async def test_the_look_for_a_pooler_prepares_nothing(line: Wire) -> None:
     async with Engine(line.url, executes=False):
         first, second, *_ = line.sessions
         said = [one.statement for one in line.messages if one.session in {first, second} and one.kind == "execute"]
-        assert said == ["session.settings", "LISTEN", "notify.notify"]
+        assert said == ["session.settings", "LISTEN", "notify.notify_behind"]
         assert prepared_by([first, second]) == set()
 
 

@@ -6,14 +6,17 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._sessions import POOL, wanted
 from dbosflow._store.connect import PoolConnection, check_session, connect_async
-from dbosflow._store.notify import can_notify
+from dbosflow._store.notify import can_notify, is_direct
 from dbosflow._store.setup import Wish
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from dbosflow.config import Settings
 
 _PROBE_PATIENCE = 1.0
@@ -34,7 +37,7 @@ async def is_pooled(url: str, settings: Settings) -> bool:
             return False
         if settings.pooled is None:
             async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as notifier:
-                if await can_notify(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
+                if not await _swallows(listener, notifier, settings.schema):
                     return False
         await check_session(listener)
         if settings.pooled:
@@ -46,6 +49,15 @@ async def is_pooled(url: str, settings: Settings) -> bool:
             settings.fast_poll,
         )
     return True
+
+
+async def _swallows(listener: AsyncConnection[Any], notifier: AsyncConnection[Any], schema: str) -> bool:
+    """Whether a NOTIFY gets lost between the two; where the server takes none, whether their numbers are a pooler's."""
+    try:
+        return not await can_notify(listener, notifier, schema, patience=_PROBE_PATIENCE)
+    except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.LockNotAvailable) as error:
+        logger.warning("the server takes no NOTIFY just now, so other processes are woken by polls: %s", error)
+    return not await is_direct(notifier)
 
 
 class Pool(AsyncConnectionPool[Any]):

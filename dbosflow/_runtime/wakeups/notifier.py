@@ -20,7 +20,7 @@ import psycopg
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.process.session import Session
 from dbosflow._sessions import NOTIFIER
-from dbosflow._store.notify import answered, notify, notify_at_once
+from dbosflow._store.notify import answered, make_room, notify, notify_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,6 +81,10 @@ class Notifier(Service):
                 topics = self._take()
                 async with self._session.turn() as connection:
                     await notify(connection, self._schema, topics)
+        except psycopg.errors.ProgramLimitExceeded:
+            async with self._session.turn() as connection:
+                await make_room(connection)
+            raise
         finally:
             self._on_wire = None
             self._idle.set()
