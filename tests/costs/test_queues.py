@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+from psycopg import AsyncConnection
+
 from dbosflow import Queue, Rate, current, workflow
+from dbosflow._store.notify import PARTS, listen, queue_topic, topics_of, workflow_topic
 
 if TYPE_CHECKING:
     from tests.costs.conftest import OpenEngine
@@ -91,3 +95,21 @@ async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_en
         assert counts.executed["notify.notify_behind"] == 2 * workflows
         assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
         assert counts.executed["claim.claim"] <= 2 * workflows + RESTLESS
+
+
+@pytest.mark.parametrize("workflow_id", [None, "chosen"])
+async def test_an_enqueue_under_a_new_id_tells_workers_alone(
+    open_engine: OpenEngine, line: Wire, workflow_id: str | None
+) -> None:
+    """Nobody waits for a workflow of an id that was made just now. With one that was chosen, somebody may."""
+    heard: list[str] = []
+    async with (
+        await AsyncConnection.connect(line.url, autocommit=True) as listener,
+        open_engine(executes=False) as client,
+    ):
+        listener.add_notify_handler(lambda one: heard.append(one.payload))
+        await listen(listener, "dbosflow", PARTS)
+        await client.start_async(costs_queued.options(queue="costs", workflow_id=workflow_id), 1)
+        await listener.execute("SELECT 1")  # the server sends what was notified before it answers
+    topics = [topic for payload in heard for topic in topics_of(payload)]
+    assert topics == [queue_topic("costs"), *([workflow_topic("chosen")] if workflow_id else [])]

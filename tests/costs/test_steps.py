@@ -93,8 +93,8 @@ async def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: O
         assert counts.others.total() <= 20 + RESTLESS
 
 
-async def test_a_lone_workflow_without_steps_costs_one_batch_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
-    """From its start to its result: its row, and nothing that asks how it went."""
+async def test_a_lone_workflow_without_steps_costs_one_batch_and_no_hint(open_engine: OpenEngine, line: Wire) -> None:
+    """From its start to its result: its row, and nothing that asks how it went; nobody else can wait for it by then."""
     workflows = 200
 
     async with open_engine() as engine:
@@ -102,8 +102,8 @@ async def test_a_lone_workflow_without_steps_costs_one_batch_and_a_hint(open_eng
             for _ in range(workflows):
                 await engine.run_async(costs_sequence, 0)
         assert counts.executed["batch lone_starts_outcomes"] == counts.batches == workflows
-        assert counts.executed["notify.notify"] <= workflows + RESTLESS
-        assert counts.others.total() <= workflows + RESTLESS
+        assert counts.executed["notify.notify"] <= 2  # of the engine, which was opened just now
+        assert counts.others.total() <= RESTLESS
 
 
 async def test_a_replay_of_a_thousand_steps_reads_once_and_writes_its_end(

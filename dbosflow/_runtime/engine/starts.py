@@ -73,19 +73,19 @@ class Starts:
             return await self._signal(request, request.message)
         definition = request.definition
         arguments_text = request.arguments_text()
-        known_to_be_new = request.workflow_id is None
+        has_new_id = request.workflow_id is None
         workflow_id = request.workflow_id or new_id()
         here = self._executor is not None and request.is_for(self._version)
         if self._executor is not None and here and not request.is_scheduled:
             launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
-            topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
+            topics = [] if has_new_id else [workflow_topic(workflow_id)]
             if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
                 self._announce(topics)
         else:
             # Without a queue, any executing engine takes it when its time comes, as it takes one whose worker has died.
             queue = request.recovery_queue if here else request.stored_queue
-            await self._enqueue(_queued(workflow_id, request, queue, arguments_text))
+            await self._enqueue(_queued(workflow_id, request, queue, arguments_text), has_new_id=has_new_id)
         return workflow_id
 
     async def enqueue(self, row: Enqueued) -> str:
@@ -136,9 +136,12 @@ class Starts:
             self._announce([queue_topic(row.queue), workflow_topic(row.workflow_id)])
         return answer.workflow_id
 
-    async def _enqueue(self, row: Enqueued) -> bool:
-        """Enqueues a workflow, and notifies those whom it concerns; returns whether its row is new."""
-        topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
+    async def _enqueue(self, row: Enqueued, *, has_new_id: bool = False) -> bool:
+        """Enqueues a workflow, and notifies those whom it concerns; returns whether its row is new.
+
+        Nobody waits for a workflow that ``has_new_id``.
+        """
+        topics = [queue_topic(row.queue)] if has_new_id else [queue_topic(row.queue), workflow_topic(row.workflow_id)]
         if row.options is not None and row.options.is_urgent(self._safety_poll):
             topics.append(ALARM_TOPIC)
         is_new, notified = await self._enqueuer.enqueue(row, topics)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._store.carried import Carried
-from dbosflow._store.notify import workflow_topic
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -260,7 +259,7 @@ class Start:
     @property
     def content(self) -> Whole | None:
         """What the same statement writes of it, besides its row."""
-        return self.whole if self.outcome is not None else None
+        return self.whole if self.whole is not None and self.outcome is not None else None
 
     def leave_out_end(self) -> bool:
         """The database has refused its end, or what comes with that: leaves both out; returns whether there was one."""
@@ -276,7 +275,5 @@ class Start:
         return 200 + len(self.input) + end + (0 if self.whole is None else self.whole.size)
 
     def topics(self) -> Iterable[str]:
-        """The topics that have news when it is durable: whoever waits for the workflow knows of it already."""
-        if self.content is not None:
-            return self.content.topics()
-        return () if self.outcome is None else (workflow_topic(self.workflow_id),)
+        """The topics that have news when it is durable: its streams. Nobody waits for what gets its id just now."""
+        return () if self.content is None else self.content.topics()
