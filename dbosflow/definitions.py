@@ -25,6 +25,7 @@ from dbosflow.functions import (
     definer_of,
     descendants,
     is_async,
+    makes_coroutine,
     owner_of,
     wraps_async,
 )
@@ -51,6 +52,11 @@ class FunctionDef:
     def is_async(self) -> bool:
         """Whether a call returns an awaitable."""
         return is_async(self.function)
+
+    @cached_property
+    def makes_coroutine(self) -> bool:
+        """Whether a call does nothing but make a coroutine."""
+        return makes_coroutine(self.function)
 
     @cached_property
     def wraps_async(self) -> bool:

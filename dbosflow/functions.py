@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from dbosflow.errors import DefinitionError
@@ -68,6 +68,11 @@ def is_async(function: Function) -> bool:
         if isinstance(code, CodeType) and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return True
     return False
+
+
+def makes_coroutine(function: Function) -> bool:
+    """Whether a call does nothing but make a coroutine: the function is an ``async def``, and no wrapper."""
+    return isinstance(function, FunctionType) and bool(function.__code__.co_flags & inspect.CO_COROUTINE)
 
 
 def wraps_async(function: Function) -> bool:

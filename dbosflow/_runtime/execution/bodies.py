@@ -129,7 +129,7 @@ class Bodies:
         if run.stopping is None and (run.cancelled or run.sequencer is not None or concludes):
             self._task(self._conclude(run, ending), run)
             return
-        if run.stopping is None:
+        if run.stopping is None and run.recorded_order is not None:
             with suppress(NonDeterminismError):  # the error parks the workflow, wherever it is caught
                 run.check_all_asked("has ended")
         self._end(run, ending)

@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from dbosflow._runtime.execution.isolation import awaited, context_of, in_time, is_awaitable, outcome_of, run_in
+from dbosflow._runtime.execution.isolation import awaited, body_of, context_of, in_time, is_awaitable, run_in
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.replay import cancellations
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing, elsewhere, pause_of
@@ -141,7 +141,7 @@ class LoopDriver:
         """Calls the user's function; a sync one in the pool for steps. An awaitable result is awaited here."""
         context = context_of(attempt)
         if function.is_async:
-            return await run_in(context, in_time(attempt, function, outcome_of(function.function, *args, **kwargs)))
+            return await run_in(context, in_time(attempt, function, body_of(function, args, kwargs)))
         attempt.place = Place(self._step_threads)
         value = await self._on_thread(partial(context.run, carried, function.function, *args, **kwargs))
         attempt.place = None

@@ -12,12 +12,12 @@ from inspect import isawaitable
 from types import GeneratorType, coroutine
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.execution.scope import set_scope
+from dbosflow._runtime.replay.branch import SCOPE
 from dbosflow.definitions import StepDef
 from dbosflow.errors import StepTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
     from contextvars import Context
 
     from dbosflow._runtime.execution.run import StepAttempt
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def context_of(attempt: StepAttempt) -> Context:
     """A copy of the calling context, in which the code of ``attempt`` runs."""
     context = copy_context()
-    context.run(set_scope, attempt)
+    context.run(SCOPE.set, attempt)
     return context
 
 
@@ -45,6 +45,12 @@ async def outcome_of(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     """Calls the function and returns its final result: an awaitable is awaited, whatever kind of function made it."""
     value = function(*args, **kwargs)
     return await value if is_awaitable(value) else value
+
+
+def body_of(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+    """The call of an async function as a coroutine, in which all code of the function runs."""
+    called = function.function
+    return called(*args, **kwargs) if function.makes_coroutine else outcome_of(called, *args, **kwargs)
 
 
 def in_time(attempt: StepAttempt, function: FunctionDef, body: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:

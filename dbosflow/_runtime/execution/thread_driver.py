@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbosflow._records.keys import GIVEN_UP, shown
-from dbosflow._runtime.execution.isolation import awaited, context_of, in_time, is_awaitable, outcome_of
+from dbosflow._runtime.execution.isolation import awaited, body_of, context_of, in_time, is_awaitable
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.process.threads import ThreadWaiter
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing, elsewhere, pause_of
@@ -85,7 +85,7 @@ class ThreadDriver:
         attempt.place = Place(self._threads)
         context = context_of(attempt)
         if function.is_async:
-            rest = outcome_of(function.function, *args, **kwargs)
+            rest = body_of(function, args, kwargs)
         else:
             value = context.run(function.function, *args, **kwargs)
             if not is_awaitable(value):

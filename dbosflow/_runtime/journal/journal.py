@@ -120,8 +120,9 @@ class Journal(Service, Generic[R]):
         self._wake_for_work()
 
     def _wake_for_work(self) -> None:
-        self._idle.clear()
-        self.wake()
+        if self._idle.is_set():  # else it is at work, and gathers again before it rests
+            self._idle.clear()
+            self.wake()
 
     async def flush(self) -> None:
         """Waits until everything appended is durable, or owned here no more."""

@@ -27,7 +27,7 @@ from dbosflow.retries import outcome_of
 from dbosflow.tracebacks import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
@@ -42,7 +42,7 @@ _LATE_LEASE_PAUSE = 0.05
 class Attempts:
     """The attempts of a step in this pass. A loop records its attempts in its own way: see ``for_each``."""
 
-    __slots__ = ("_branch", "_driver", "_is_under_way", "_key", "_number", "_run", "_step")
+    __slots__ = ("_branch", "_driver", "_is_under_way", "_key", "_number", "_run", "_step", "_task")
 
     waits_for_outcomes: ClassVar[bool] = True
     """Whether all that the program has must be durable before the body begins: the body may tell others."""
@@ -50,6 +50,8 @@ class Attempts:
     def __init__(self, driver: Driver, branch: RunBranch, key: str, step: StepDef) -> None:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
+        owner = branch.owner
+        self._task = None if owner is None else owner.task
         self._number = 0
         self._is_under_way = False
         """Whether a body counts as under way, and it is for this to say when it has ended."""
@@ -87,11 +89,26 @@ class Attempts:
         self._number += 1
         return StepAttempt(self._run, self._key, attempt_name(self._run.epoch, self._number))
 
-    def _once(
+    async def _once(
         self, attempt: StepAttempt, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Coroutine[Any, Any, tuple[Record, Any, BaseException | None]]:
+    ) -> tuple[Record, Any, BaseException | None]:
         """Runs the function once; returns the record of its outcome, and its value or error."""
-        return attempt_once(self._driver, attempt, self._step, args, kwargs)
+        began, step = time.monotonic(), self._step
+        record = Record(attempt.key, step.record_kind, attempt=attempt.name)
+        value: Any = None
+        failure: BaseException | None = None
+        try:
+            returned = await self._driver.call(attempt, step, args, kwargs)
+            record.output, value = step.result.round_trip(returned)
+        except BaseException as error:
+            if not is_outcome(error, self._task):
+                raise
+            failure = error
+            record.error = dump_error(outcome_of(error))
+        finally:
+            attempt.closed = True
+        record.elapsed = time.monotonic() - began
+        return record, value, failure
 
     async def _failed(self, attempt: StepAttempt, record: Record, error: BaseException, failures: int) -> float:
         """Puts the failure of an attempt on record, which another one follows; the seconds until then."""
@@ -156,28 +173,6 @@ class Attempts:
 
     async def _pause(self, seconds: float) -> None:
         await self._driver.pause(self._run, seconds)
-
-
-async def attempt_once(
-    driver: Driver, attempt: StepAttempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Record, Any, BaseException | None]:
-    """Runs the body once; returns the record of its outcome, and its value or error."""
-    began, task = time.monotonic(), running_task()
-    record = Record(attempt.key, step.record_kind, attempt=attempt.name)
-    value: Any = None
-    failure: BaseException | None = None
-    try:
-        returned = await driver.call(attempt, step, args, kwargs)
-        record.output, value = step.result.round_trip(returned)
-    except BaseException as error:
-        if not is_outcome(error, task):
-            raise
-        failure = error
-        record.error = dump_error(outcome_of(error))
-    finally:
-        attempt.closed = True
-    record.elapsed = time.monotonic() - began
-    return record, value, failure
 
 
 def _judged(step: StepDef, failures: int, error: BaseException, record: Record) -> tuple[bool, BaseException]:

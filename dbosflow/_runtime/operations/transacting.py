@@ -24,7 +24,7 @@ from dbosflow._records.keys import attempt_name
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.run import TransactionAttempt
-from dbosflow._runtime.operations.retrying import Attempts, attempt_once, is_outcome, running_task
+from dbosflow._runtime.operations.retrying import Attempts, is_outcome, running_task
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._store.transaction import LostStatementError
 from dbosflow._store.wire import is_stale
@@ -66,7 +66,7 @@ class TransactionAttempts(Attempts):
         run, step, conflicts = self._run, self._step, 0
         step.check_not_given(args)
         if run.environment.transactions is None:  # a replay, which runs nothing
-            return await attempt_once(self._driver, attempt, step, args, kwargs)
+            return await super()._once(attempt, args, kwargs)
         while True:
             outcome = _Outcome(self, attempt, args, kwargs)
             await outcome.make()

@@ -42,6 +42,10 @@ class Owner(Protocol):
 
     operating: bool
 
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task that it is; ``None`` for a thread."""
+
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
 
@@ -51,6 +55,8 @@ class Owner(Protocol):
 
 class ThreadOwner:
     """The thread of a sync workflow."""
+
+    task = None
 
     def __init__(self) -> None:
         self.operating = False
@@ -75,7 +81,6 @@ class RunningOwner(Owner, Protocol):
     """The owner whose code is running on the event loop: see ``branch_coroutine``."""
 
     branch: Branch
-    task: asyncio.Task[Any] | None
 
 
 class _Running(threading.local):
