@@ -6,6 +6,8 @@ import multiprocessing
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dbosflow.cli.worker import collect_seldom
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
@@ -35,11 +37,16 @@ class Half:
         self.process.join()
 
 
+def _run(target: Callable[..., None], *args: object) -> None:
+    collect_seldom()
+    target(*args)
+
+
 @contextmanager
 def half(target: Callable[..., None], *args: object) -> Iterator[Half]:
     """Runs ``target(pipe, *args)`` in a process of its own, a fresh interpreter; it is gone after the block."""
     there, here = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=target, args=(there, *args))
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(target, there, *args))
     process.start()
     there.close()  # so that its end is noticed
     try:

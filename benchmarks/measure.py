@@ -1,6 +1,7 @@
 """The process of one measurement: ``python -m benchmarks.measure CONTENDER SCENARIO URL SIZE``.
 
-It prints its figures as JSON on its last line. Whatever it leaves behind or leaks ends with it. It is also what to
+Each contender has the thresholds of the garbage collector that ``dbosflow worker`` sets, and nothing else of it. A
+measurement prints its figures as JSON on its last line. Whatever it leaves behind or leaks ends with it. It is also what to
 profile: after ``prepare`` as the scenario of an empty database, ``py-spy record --subprocesses -- python -m
 benchmarks.measure ours steps_1000 URL 50000`` shows where the time of one row goes.
 """
@@ -16,6 +17,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from benchmarks.job import Job
+from dbosflow.cli.worker import collect_seldom
 
 if TYPE_CHECKING:
     from benchmarks.job import Contender
@@ -38,6 +40,7 @@ def main() -> None:
     if os.getsid(0) == os.getpid():  # started for one round, with a pipe that ends when nobody is there to report to
         threading.Thread(target=_end_with_the_starter, daemon=True).start()
     one = contender(name)
+    collect_seldom()
     if scenario == "prepare":
         one.prepare(url)
         print("{}", flush=True)

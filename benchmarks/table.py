@@ -82,7 +82,7 @@ WORK: dict[str, Work] = {
     "relaxed_100": Work(_work(60_000, 600, 50_000), _work(20_000, 200, 20_000)),
     "transactions": Work(_work(1500, 200, 1500), _work(300, 60, 300)),
     "transactions_100": Work(_work(4000, 400, 6000), _work(1500, 200, 2000)),
-    "no_step": Work(_work(5000, 1000, 5000, ours_uvloop=5000), _work(2000, 1000, 2000)),
+    "no_step": Work(_work(20_000, 1000, 20_000, ours_uvloop=20_000), _work(5000, 1000, 5000)),
     "start_to_result": Work(_work(500, 200, 1000, ours_uvloop=500), _work(200, 60, 300, ours_uvloop=200)),
     "stream_one": Work(_work(50_000, 400, 50_000), _work(20_000, 100, 20_000)),
     "stream_50": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),

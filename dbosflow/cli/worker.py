@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.cli")
 
-COLLECTOR = (50_000, 20, 100)
+_COLLECTOR = (50_000, 20, 100)
 """The thresholds of the garbage collector: a run is some dozens of objects, few of them in circles, and with Python's
 own thresholds (700, 10, 10) a worker spends a tenth of its time on looking for more."""
 
@@ -210,10 +210,15 @@ def _work(args: argparse.Namespace, directory: Path | None) -> int:
         codecs=load_codecs(args.codecs),
     )
     worker = _Worker(engine, *served(args))
-    gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them
-    gc.set_threshold(*COLLECTOR)
+    collect_seldom()
     with asyncio.Runner(loop_factory=_loop_factory(args.loop)) as runner:
         return runner.run(worker.run(until_eof=args.until_eof))
+
+
+def collect_seldom() -> None:
+    """Sets the garbage collector as suits a process that runs workflows, once its modules are imported."""
+    gc.freeze()  # what was imported lives as long as the process: the collector need not visit it
+    gc.set_threshold(*_COLLECTOR)
 
 
 def _loop_factory(choice: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
