@@ -88,7 +88,7 @@ class Session:
                 if pool is None:
                     raise
                 if not self._connects_from:
-                    logger.warning("using the pool instead of a connection more: %s", error)
+                    logger.warning("asking the pool instead: %s", error)
                 self._connects_from = time.monotonic() + _PAUSE
             else:
                 self._connects_from = 0.0
