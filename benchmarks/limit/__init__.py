@@ -1,6 +1,7 @@
 """psycopg alone: what Postgres and its driver can do, for an engine that costs nothing.
 
-Not an engine: nothing is fenced, replayed or read back. Tables are as narrow as the promise allows.
+Not an engine: nothing is fenced, replayed or read back. Tables are as narrow as the promise allows; only on the idle queue
+the statements are dbosflow's own.
 """
 
 from benchmarks.job import Contender

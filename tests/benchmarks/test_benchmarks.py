@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from benchmarks import loop
@@ -96,9 +97,12 @@ def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, fi
 
 
 def test_the_limit_of_an_idle_queue_is_measured(empty_database_url: str) -> None:
-    """By psycopg alone, in two processes."""
+    """By psycopg alone, in two processes, with our statements: nobody else has claimed or ended anything."""
     run("benchmarks.measure", "limit", "prepare", empty_database_url, "0")
     assert json.loads(run("benchmarks.measure", "limit", "queue_idle", empty_database_url, "1"))["p50"] > 0
+    with psycopg.connect(empty_database_url) as connection:
+        rows = connection.execute("SELECT status, epoch, count(*) FROM dbosflow.workflow GROUP BY 1, 2").fetchall()
+    assert rows == [("succeeded", 1, 4)]  # with three that are not counted
 
 
 def test_a_workflow_without_steps_is_one_commit_of_the_limit(empty_database_url: str) -> None:
