@@ -15,6 +15,10 @@ FOR_EVER = 100_000.0
 
 
 lines = Stream[str, int]("lines")
+late = Stream[str, None]("late")
+
+has_written_late: set[str] = set()
+"""The workflows whose ``swept_too_late`` is where it may be cancelled."""
 
 
 def says(what: str) -> None:
@@ -93,7 +97,10 @@ async def swept_and_resumed(count: int) -> int:
 async def swept_too_late() -> None:
     """Writes something that is rolled back, since it is cancelled."""
     says("begin")
-    await write_stream_async("late", "never")
+    writer = late.writer()
+    await writer.write_async("never")
+    await writer.flush_async()
+    has_written_late.add(current().workflow_id)
     await asyncio.sleep(FOR_EVER)
 
 
