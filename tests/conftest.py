@@ -31,7 +31,7 @@ from tests.protocol.schedules import Database
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from _pytest.terminal import TerminalReporter
 
@@ -87,6 +87,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Called by pytest-xdist in its controller, for each worker before it starts."""
     node.workerinput["postgres"] = _server(node.config)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The time of a test that has failed is over: an alarm in the midst of its report would end its whole process.
+
+    pytest-timeout does so behind the report; and a report takes a while, of a test that has waited for long.
+    """
+    if call.excinfo is not None:
+        item.ihook.pytest_timeout_cancel_timer(item=item)
+    return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
