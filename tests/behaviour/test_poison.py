@@ -80,6 +80,24 @@ def test_two_poisons_on_two_workers_are_both_parked(
     assert disorder(database_url) == []
 
 
+def test_a_child_that_kills_workers_before_it_has_a_row_is_parked_in_the_end(
+    client: Engine, database_url: str, start_program: StartProgram
+) -> None:
+    """And not its parent, to which the first death is put down."""
+    parent = client.start(poisonous.poisoned_parent.options(queue="q"))
+    child_id = f"{parent.workflow_id}/poisonous_child#0"
+    workers: list[Program] = []
+    replaced(start_program, workers, 1, 50)
+    assert eventually(lambda: not workers[0].running)
+    assert rows(database_url, "SELECT FROM dbosflow.workflow WHERE id = %s", child_id) == []
+    replaced(start_program, workers, 1, 50)
+    assert eventually(lambda: rows(database_url, "SELECT FROM dbosflow.workflow WHERE id = %s", child_id))
+    until_parked(start_program, [client.handle(child_id)])
+    assert parent.status() is not WorkflowStatus.BLOCKED
+    assert noted().count("death") <= MAX_RECOVERIES + 2
+    assert disorder(database_url) == []
+
+
 @pytest.mark.parametrize("concurrency", [1, 50])
 def test_a_queue_goes_on_behind_a_poison(
     client: Engine, database_url: str, start_program: StartProgram, concurrency: int

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import workflow
+from dbosflow import map_workflow_async, step, workflow
 from dbosflow._runtime.execution import openings
 from tests.behaviour.tables import rows
 from tests.support import eventually
@@ -46,6 +46,41 @@ def costs_calls_async_children() -> int:
     return sum(costs_child.run(number) for number in range(CHILDREN))
 
 
+@step(relaxed=True)
+async def costs_thinks(number: int) -> int:
+    return number
+
+
+@step(relaxed=True)
+def costs_thinks_on_thread(number: int) -> int:
+    return number
+
+
+@workflow
+async def costs_thinking_child(number: int) -> int:
+    return await costs_thinks(await costs_thinks(number))
+
+
+@workflow
+def costs_thinking_child_on_thread(number: int) -> int:
+    return costs_thinks_on_thread(costs_thinks_on_thread(number))
+
+
+@workflow
+async def costs_calls_thinking_children() -> int:
+    return sum([await costs_thinking_child(number) for number in range(CHILDREN)])
+
+
+@workflow
+def costs_calls_thinking_children_on_thread() -> int:
+    return sum(costs_thinking_child_on_thread(number) for number in range(CHILDREN))
+
+
+@workflow
+async def costs_maps_thinking_children() -> int:
+    return sum(await map_workflow_async(costs_thinking_child, range(CHILDREN), concurrency=10))
+
+
 @workflow
 async def costs_starts_children() -> int:
     handles = [await costs_child.start_async(number) for number in range(CHILDREN)]
@@ -74,8 +109,45 @@ async def test_a_child_that_is_waited_for_and_waits_for_nothing_costs_two_round_
 
 
 @pytest.mark.parametrize(
+    ("flow", "starting", "results"),
+    [
+        (costs_calls_thinking_children, CHILDREN, {"batch lone_runs_records": CHILDREN}),
+        (costs_calls_thinking_children_on_thread, CHILDREN, {"batch lone_runs_records": CHILDREN}),
+        (costs_maps_thinking_children, CHILDREN // 10, {"batch runs_records": 1}),
+    ],
+)
+async def test_its_relaxed_steps_cost_no_statement_more(
+    open_engine: OpenEngine,
+    line: Wire,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flow: Workflow[[], Any, int],
+    starting: int,
+    results: dict[str, int],
+) -> None:
+    """Their records are in the one with its start and its end; for a round of items that is one, too."""
+    monkeypatch.setattr(openings, "_LONGEST_ON_THREAD", 3600.0)
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            assert await engine.run_async(flow) == sum(range(CHILDREN))
+    assert {name: count for name, count in counts.executed.items() if name.startswith("batch ")} == {
+        "batch lone_starts": 1,
+        "batch firsts_beside_runs_starts_outcomes_records": starting,
+        **results,
+        "batch lone_runs_ends": 1,
+    }
+    assert rows(database_url, "SELECT count(*) FROM dbosflow.step WHERE kind = 'step'") == [(2 * CHILDREN,)]
+
+
+@pytest.mark.parametrize(
     ("flow", "updates"),
-    [(costs_calls_children, 1), (costs_calls_children_on_thread, 1), (costs_starts_children, 1 + CHILDREN)],
+    [
+        (costs_calls_children, 1),
+        (costs_calls_children_on_thread, 1),
+        (costs_calls_thinking_children, 1),
+        (costs_starts_children, 1 + CHILDREN),
+    ],
 )
 async def test_such_a_childs_row_is_written_once(
     open_engine: OpenEngine,

@@ -18,6 +18,8 @@ LEAVES = (
     *("mail", "late_mail", "tell", "saga", "token", "asked", "transaction"),
 )
 """Lines without lines of their own. Each has a number."""
+QUICK = ("relaxed", "write", "many", "draw")
+"""Such lines that wait for nothing, with even numbers."""
 TIMERS = ("close_call", "durable_close_call", "deadline")
 """Such lines of async plans. Whether a timer or a step is faster is chance, and comes to the same."""
 CHILDREN = ("call", "call", "other_colour", "start", "by_id", "engine", "read", "each", "failing_child")
@@ -83,5 +85,12 @@ def _line(chance: random.Random, kind: str, is_async: bool, depth: int) -> Line:
 
 
 def _child(chance: random.Random, is_async: bool, *, depth: int) -> Plan:  # noqa: FBT001
-    """The plan of a child or a branch: of some nothing, so that they end at once."""
-    return [] if chance.random() < 0.25 else _lines(chance, is_async, depth=depth)
+    """The plan of a child or a branch: of some nothing, or nothing that waits, so that they end at once."""
+    kind = chance.random()
+    if kind < 0.25:
+        return [] if kind < 0.1 else _quick(random.Random(kind))
+    return _lines(chance, is_async, depth=depth)
+
+
+def _quick(chance: random.Random) -> Plan:
+    return [[chance.choice(QUICK), 2 * chance.randint(1, 2)] for _ in range(chance.randint(1, 4))]

@@ -34,6 +34,8 @@ from tests.proof.programs.plain import (
     swept_sequence,
     swept_sequence_on_thread,
     swept_whole,
+    swept_whole_children,
+    swept_whole_children_on_thread,
     swept_writing,
 )
 from tests.proof.programs.steps import FOR_EVER
@@ -256,6 +258,8 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "family": _alone("family", swept_family),
     "openings": _alone("openings", swept_openings),
     "openings-threads": _alone("openings", swept_openings_on_thread),
+    "whole": _alone("whole", swept_whole_children),
+    "whole-threads": _alone("whole", swept_whole_children_on_thread),
     "fan out": _alone("fan_out", swept_fan_out),
     "failing": _alone("failing", swept_failing, 5),
     "sleeping": _alone("sleeping", swept_sleeping),

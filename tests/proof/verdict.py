@@ -166,11 +166,17 @@ def violations(
 def own_lines(history: WorkflowHistory) -> list[Line]:
     """The lines of a workflow without those of openings that died before they had a row.
 
-    An engine would have made another id for each; here all have the one that the scenario gives.
+    A child has the same id again, and here so has what an engine makes an id for. Behind the row, an attempt that such
+    an opening had begun is the first one once more.
     """
     created_at = history.row["created_at"]
     before = [line.pid for line in history.lines if line.at < created_at]
-    return [line for line in history.lines if line.at >= created_at or line.pid == before[-1]]
+    again = {(line.key, line.attempt) for line in history.lines if line.at >= created_at}
+    return [
+        line
+        for line in history.lines
+        if line.at >= created_at or (line.pid == before[-1] and (line.key, line.attempt) not in again)
+    ]
 
 
 def unkept(

@@ -30,6 +30,11 @@ async def garbage_step() -> None:
     pass
 
 
+@step(relaxed=True)
+async def garbage_relaxed_step() -> None:
+    pass
+
+
 @workflow
 async def garbage_nothing() -> None:
     pass
@@ -50,6 +55,11 @@ async def garbage_branches() -> None:
 @workflow
 async def garbage_child() -> None:
     await garbage_steps()
+
+
+@workflow
+async def garbage_whole_child() -> None:
+    await garbage_item(1)
 
 
 @workflow
@@ -74,7 +84,8 @@ def garbage_on_thread() -> None:
 
 @workflow
 async def garbage_item(number: int) -> None:
-    pass
+    await garbage_relaxed_step()
+    await write_stream_async("out", number)
 
 
 @contextmanager
@@ -95,7 +106,7 @@ def found() -> list[object]:
     "flow",
     [
         *(garbage_nothing, garbage_steps, garbage_branches, garbage_child, garbage_failure, garbage_on_thread),
-        *(garbage_child_on_thread, garbage_mapping),
+        *(garbage_child_on_thread, garbage_mapping, garbage_whole_child),
     ],
     ids=lambda it: it.__name__,
 )

@@ -302,7 +302,7 @@ async def test_runs_with_nothing_to_write_yet_hide_none_behind_them(
         *others, parent = [await bench.run(f"w{number}") for number in range(9)]
         for other in others:
             if why == "opening":
-                other.opening = Opening(lambda _: None)
+                other.opening = Opening(lambda _ending, _whole: None)
             write(other, "1")
         durable = record(parent, "step#0")
         if why == "stopped":

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.process.service import Service
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Ending, Whole
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._runtime.wakeups.topics import Wakeups
@@ -252,14 +252,12 @@ class Executor:
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
 
-        def write(end: Ending | None) -> None:
-            start.ending = end
-            if run is not None and run.opening is not None:
-                start.whole = run.opening.whole
+        def write(end: Ending | None, whole: Whole | None) -> None:
+            start.ending, start.whole = end, whole
             self.journal.start(start)
 
         may_begin = self.openings.may_begin(request)
-        run = self.openings.begin(launch, write, begins_steps=True) if may_begin else None
+        run = self.openings.begin(launch, write) if may_begin else None
         if run is None:
             start = start_of(request, OnRunStarted(self.runner, launch, ending))
             self.journal.start(start)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Ending, Whole
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.hub import SeenStatus
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class OpenedChildPort(Protocol):
     """A child whose body has begun before its start is written: see ``opening``."""
 
-    async def opened(self) -> Ending | None:
-        """Waits until its start is to be written: with this end, or without any."""
+    async def opened(self) -> tuple[Ending | None, Whole | None]:
+        """Waits until its start is to be written: with this end and all before it, or without any."""
 
     def has_row(self) -> bool:
         """Its start is durable; returns whether it is over, or goes on. Otherwise another run of it is to begin."""

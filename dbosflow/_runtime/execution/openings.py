@@ -10,12 +10,11 @@ from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.runs.opening import Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Ending, Whole
+    from dbosflow._runtime.runs.opening import WriteStart
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow.definitions import WorkflowDef
 
@@ -55,9 +54,7 @@ class Openings:
             self._pauses[name] = left - 1, pause
         return not left
 
-    def begin(
-        self, launch: Launch, write: Callable[[Ending | None], None], *, begins_steps: bool = False
-    ) -> Run | None:
+    def begin(self, launch: Launch, write: WriteStart) -> Run | None:
         """Begins a body before its start is durable; ``None`` if it may not begin now.
 
         ``write`` is called at the end of the opening, in a later round of the loop.
@@ -68,16 +65,16 @@ class Openings:
         run = self._runner.launch(launch)
         if run is not None:
             self._now += 1
-            run.opening = Opening(partial(self._is_over, definition, write), begins_steps=begins_steps)
+            run.opening = Opening(partial(self._is_over, definition, write))
             if not definition.is_async:
                 self._loop.call_later(_LONGEST_ON_THREAD, run.opening.end)
         return run
 
-    def _is_over(self, definition: WorkflowDef, write: Callable[[Ending | None], None], ending: Ending | None) -> None:
+    def _is_over(self, definition: WorkflowDef, write: WriteStart, ending: Ending | None, whole: Whole | None) -> None:
         self._now -= 1
         if not definition.is_async:
             self._note(definition.name, was_for_nothing=ending is None)
-        write(ending)
+        write(ending, whole)
 
     def _note(self, name: str, *, was_for_nothing: bool) -> None:
         """Notes what an opening on a thread has come to; the pause until the next is doubled if that is nothing."""
@@ -106,11 +103,11 @@ class Openings:
 
     def begin_child(self, launch: Launch) -> OpenedChild | None:
         """Begins the body of a child whose start is not written yet; ``None`` if it may not begin now."""
-        opened: asyncio.Future[Ending | None] = self._loop.create_future()
+        opened: asyncio.Future[tuple[Ending | None, Whole | None]] = self._loop.create_future()
 
-        def opening_is_over(ending: Ending | None) -> None:
+        def opening_is_over(ending: Ending | None, whole: Whole | None) -> None:
             if not opened.done():  # otherwise the parent has given it up
-                opened.set_result(ending)
+                opened.set_result((ending, whole))
 
         run = self.begin(launch, opening_is_over)
         return None if run is None else OpenedChild(self, self._runner, run, opened)
@@ -121,14 +118,20 @@ class OpenedChild:
 
     __slots__ = ("_decided", "_opened", "_openings", "_run", "_runner")
 
-    def __init__(self, openings: Openings, runner: Runner, run: Run, opened: asyncio.Future[Ending | None]) -> None:
+    def __init__(
+        self,
+        openings: Openings,
+        runner: Runner,
+        run: Run,
+        opened: asyncio.Future[tuple[Ending | None, Whole | None]],
+    ) -> None:
         self._openings, self._runner, self._run = openings, runner, run
         self._opened = opened
         """Its result comes when the body has come to its end, or has to wait."""
         self._decided = False
 
-    async def opened(self) -> Ending | None:
-        """Waits until its start is to be written: with this end, or without any."""
+    async def opened(self) -> tuple[Ending | None, Whole | None]:
+        """Waits until its start is to be written: with this end and all before it, or without any."""
         return await self._opened
 
     def has_row(self) -> bool:

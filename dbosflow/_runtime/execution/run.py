@@ -168,8 +168,6 @@ class Run(ReplayingRun):
             return False
         if not (self.buffer.size or self._streams):
             return opening.end(ending)
-        if not opening.begins_steps:
-            return False
         entries = self.buffer.take_all(self.settings.batch_bytes)
         return entries is not None and opening.end(ending, Slice(self, [*entries, ending]))
 

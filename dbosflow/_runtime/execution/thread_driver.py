@@ -36,10 +36,13 @@ class ThreadDriver:
         """Buffers a record and waits until it is durable."""
         record.waiter = waiter = ThreadWaiter()
         run.append(record)
+        self._end_opening(run)
+        waiter.wait()
+
+    def _end_opening(self, run: Run) -> None:
         opening = run.opening  # the loop may set it to None meanwhile
         if opening is not None:
             self.on_loop(opening.end)
-        waiter.wait()
 
     async def hand_on(self, run: Run, record: Record) -> None:
         """Buffers the record of a relaxed step, and goes on."""
@@ -152,6 +155,7 @@ class ThreadDriver:
         """Waits until everything that the run has buffered is durable."""
         durable = ThreadWaiter()
         run.add_barrier(durable)
+        self._end_opening(run)
         durable.wait()
 
 

@@ -6,6 +6,7 @@ to be acknowledged or dropped as a whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -204,6 +205,8 @@ class Slice(Generic[R]):
                 yield queue_topic(start.queue)
                 if start.is_urgent:
                     yield ALARM_TOPIC
+            elif isinstance(start.content, Slice) and start.content.frames is not None:  # readers may wait for it
+                yield from start.content.topics()
         if self.ending is not None and not isinstance(self.ending, _GOES_ON):
             yield workflow_topic(self.run.workflow_id)
 
@@ -265,6 +268,7 @@ class Batch(Generic[R]):
     def rows(self) -> BatchRows:
         """The rows of the statement, the same at each sending."""
         rows = BatchRows()
+        self._keep_namesakes_apart()
         for part in self.slices:
             run, frames, ending = part.run, part.frames, part.ending
             rows.runs.append((run.workflow_id, run.epoch))
@@ -286,6 +290,17 @@ class Batch(Generic[R]):
         for start in self.starts:
             _add_start(rows, start)
         return rows
+
+    def _keep_namesakes_apart(self) -> None:
+        """Leaves out the ends of children under whose ids others are: what comes with them could join theirs."""
+        children = [start for part in self.slices for start in part.starts]
+        ended = [start for start in children if start.outcome is not None]
+        if ended:
+            ids = Counter(start.workflow_id for start in children)
+            ids.update(part.run.workflow_id for part in self.slices)
+            for start in ended:
+                if ids[start.workflow_id] > 1:
+                    start.leave_out_end()
 
     def parts(self) -> list[Slice[R]]:
         """All slices, those of workflows that come whole with their starts behind the others."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 async def until_durable(driver: Driver, run: Run) -> None:
-    """Waits for what the program has already, before something leaves the process that may follow from it."""
-    if run.buffer.ahead:
+    """Waits for what the program has already, before something leaves the process that may follow from it.
+
+    And for the row of the workflow, if a relaxed step has begun before that.
+    """
+    if run.buffer.ahead or run.opening is not None:
         await driver.durable(run)

@@ -98,20 +98,28 @@ class ChildStart:
         return run.engine.may_open(self._request)
 
     def open(self) -> None:
-        """Begins its body now, if it still may."""
-        self._decision.opened = self._run.engine.open_child(self.child_id, self._request, self._text)
+        """Begins its body now, if it still may.
+
+        It counts as a body of its parent's: an engine that closes waits for what its relaxed steps have come to.
+        """
+        run = self._run
+        run.body_begins()
+        self._decision.opened = run.engine.open_child(self.child_id, self._request, self._text)
+        if self._decision.opened is None:
+            run.body_ended()
 
     async def opened(self) -> None:
         """Waits until the start is to be written."""
         opened = self._decision.opened
         if opened is not None:
-            self.start.ending = await opened.opened()
+            self.start.ending, self.start.whole = await opened.opened()
 
     def forget(self) -> None:
         """Its parent waits for its start no more. If that is not durable by now, the run that was opened is over."""
         opened = self._decision.opened
         if opened is not None:
             opened.forget()
+            self._run.body_ended()
 
     @property
     def ending(self) -> Ending | None:

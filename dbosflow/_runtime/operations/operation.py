@@ -102,7 +102,7 @@ class DurableOperation(Operation):
         try:
             self.record = self.find_record(self.kind)
             opening = run.opening  # the loop may set it to None meanwhile
-            if opening is not None and not (opening.begins_steps and self._is_relaxed):
+            if opening is not None and not self._is_relaxed:
                 await self._wait_for_start(opening)
             if self.cancellable and (run.is_draining or run.recorded_order is not None or run.request is not None):
                 await self._wait_to_begin()

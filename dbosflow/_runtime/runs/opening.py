@@ -19,9 +19,9 @@ neither is: see ``openings``.
 
 Until the start is durable, the journal takes nothing of the run, and every operation of it waits that another one could
 notice: no step begins, no child, and no message goes out. So a body whose opening is forgotten, or repeated, has done
-nothing but what it does in each replay.
+nothing but what it does in each replay, and relaxed steps.
 
-Relaxed steps begin: a crash may forget what they came to, here with the workflow. So up to its first wait a body comes
+Those begin: a crash may forget what they came to, here with the workflow. So up to its first wait a body comes
 to as many outcomes as it may have ahead, and if it ends there, all is one statement, as far as one batch takes it. A
 step that fails waits for its record, and so for the start.
 """
@@ -35,16 +35,17 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.runs.entries import Ending, Waiter, Whole
 
+    WriteStart = Callable[[Ending | None, Whole | None], None]
+    """Writes a start: with the end and all between the two, or with ``None``."""
+
 
 class Opening:
-    """The opening of one run, on the loop. ``write`` writes the start, once: with the end, or with ``None``."""
+    """The opening of one run, on the loop. ``write`` writes the start, once."""
 
-    __slots__ = ("_is_told", "_stopping", "_waiters", "_write", "begins_steps", "ending", "whole")
+    __slots__ = ("_is_told", "_stopping", "_waiters", "_write", "ending", "whole")
 
-    def __init__(self, write: Callable[[Ending | None], None], *, begins_steps: bool = False) -> None:
-        self._write: Callable[[Ending | None], None] | None = write
-        self.begins_steps = begins_steps
-        """Whether relaxed steps begin in it, and all that is written goes with an end in it."""
+    def __init__(self, write: WriteStart) -> None:
+        self._write: WriteStart | None = write
         self._waiters: tuple[Waiter, ...] = ()
         self._is_told = False
         """Whether operations may begin, or never will."""
@@ -65,7 +66,7 @@ class Opening:
         if write is None:
             return False
         self.ending, self.whole = ending, whole
-        write(ending)
+        write(ending, whole)
         return True
 
     def expect(self, waiter: Waiter) -> None:

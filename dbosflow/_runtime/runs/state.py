@@ -223,7 +223,7 @@ class RunState(Requested):
                 raise self.stopping
             if self.is_over:
                 raise self._has_ended()
-            if not self.buffer.size:
+            if not self.buffer.size and self.opening is None:
                 waiter.set_result(None)
                 return
             self.buffer.push(Barrier(waiter), waiter)

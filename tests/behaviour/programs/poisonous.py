@@ -54,3 +54,22 @@ async def counted(number: int) -> int:
 async def worker_bee(number: int) -> int:
     """Short work."""
     return await counted(number)
+
+
+@step(relaxed=True)
+async def deadly_at_once() -> None:
+    """The end of its process, before its workflow has a row."""
+    note("death")
+    os._exit(9)
+
+
+@workflow
+async def poisonous_child() -> None:
+    """Kills its worker in its opening, if it has one."""
+    await deadly_at_once()
+
+
+@workflow
+async def poisoned_parent() -> None:
+    """Waits for such a child."""
+    await poisonous_child()

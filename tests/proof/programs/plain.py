@@ -29,6 +29,7 @@ from tests.proof.programs.steps import (
     says,
     swept,
     swept_ahead,
+    swept_ahead_on_thread,
     swept_and_kept,
     swept_and_resumed,
     swept_in_vain,
@@ -198,6 +199,51 @@ async def swept_openings() -> list[Any]:
     with suppress(ValueError):
         await swept_failing(6)
     return found + await map_workflow_async(swept_now_or_later, range(4), concurrency=2)
+
+
+@workflow
+async def swept_thought(number: int) -> int:
+    """Draws, thinks, writes, and fails now and then: nothing that it waits for."""
+    durable.random()
+    await write_stream_async("values", number)
+    found = await swept_ahead(number)
+    await write_stream_async("values", found)
+    if number == 2:
+        msg = "of two"
+        raise ValueError(msg)
+    return found + await swept_ahead(found)
+
+
+@workflow
+def swept_thought_on_thread(number: int) -> int:
+    """The same on a thread."""
+    durable.random()
+    write_stream("values", number)
+    found = swept_ahead_on_thread(number)
+    write_stream("values", found)
+    return found + swept_ahead_on_thread(found)
+
+
+@workflow
+async def swept_whole_children() -> list[Any]:
+    """Children that come whole: alone, in branches, for items; and one behind a relaxed step, which does not."""
+    found: list[Any] = [await swept_thought(1), await swept_thought_on_thread.run_async(2)]
+    found += await asyncio.gather(swept_thought(3), swept_child(4), swept_thought(5))
+    with suppress(ValueError):
+        await swept_thought(2)
+    found.append(await swept_thought(await swept_ahead(6)))
+    found += await map_workflow_async(swept_thought_on_thread, range(3), concurrency=2)
+    return found + await map_workflow_async(swept_thought, (3, 4, 5), concurrency=2)
+
+
+@workflow
+def swept_whole_children_on_thread() -> list[Any]:
+    """The children of a sync workflow."""
+    found: list[Any] = [swept_thought.run(1), swept_thought_on_thread(2), swept_ahead_on_thread(3)]
+    with suppress(ValueError):
+        swept_thought.run(2)
+    found += map_workflow(swept_thought_on_thread, range(3), concurrency=2)
+    return found + map_workflow(swept_thought, (3, 4, 5), concurrency=2)
 
 
 @workflow

@@ -50,6 +50,13 @@ async def swept_ahead(number: int) -> int:
     return number * 7
 
 
+@step(relaxed=True)
+def swept_ahead_on_thread(number: int) -> int:
+    """The same on a thread."""
+    says("begin")
+    return number * 7
+
+
 @step
 def swept_on_thread(number: int) -> int:
     """The same on a thread."""
