@@ -26,10 +26,25 @@ from tests.resting import Resting
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 
 TOPICS = [queue_topic("q")]
+
+
+class Announced:
+    """What an enqueuer has announced: topics, and whether their hints were sent."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[list[str], bool]] = []
+
+    def __call__(self, topics: Iterable[str], *, at_once: bool = True, notified: bool = False) -> None:
+        self.all.append(([*topics], notified))
+
+
+def enqueuer_of(url: str, announced: Announced | None = None, *, pooled: bool = False) -> Enqueuer:
+    """One that says so."""
+    return Enqueuer(url, Settings(pooled=pooled), None, announce=announced or Announced(), on_enqueued=lambda _: None)
 
 
 def row(workflow_id: str, text: str = "1") -> Enqueued:
@@ -48,46 +63,54 @@ async def at_work(enqueuer: Enqueuer) -> AsyncIterator[None]:
 
 
 async def test_the_hints_of_a_lone_enqueue_follow_its_row(database_url: str) -> None:
-    """Who is notified finds the row."""
-    enqueuer = Enqueuer(database_url, Settings())
+    """Who is notified finds the row. That of an equal id is announced by its caller, if it is to be."""
+    announced = Announced()
+    enqueuer = enqueuer_of(database_url, announced)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as listener, at_work(enqueuer):
         await listen(listener, "dbosflow", map(part_of, TOPICS))
-        assert await enqueuer.enqueue(row("w"), TOPICS) == (True, True)
+        assert await enqueuer.enqueue(row("w"), TOPICS)
         async for notification in listener.notifies(timeout=20, stop_after=1):
             assert (notification.pid, topics_of(notification.payload)) == (enqueuer.backend_pid, TOPICS)
-        assert await enqueuer.enqueue(row("w"), TOPICS) == (False, True)
+        assert not await enqueuer.enqueue(row("w"), TOPICS)
+    assert announced.all == [(TOPICS, True)]
 
 
-async def test_those_of_many_do_not(database_url: str) -> None:
-    """Their callers share one statement for all hints."""
-    enqueuer = Enqueuer(database_url, Settings())
-    asked = [asyncio.ensure_future(enqueuer.enqueue(row(one), TOPICS)) for one in ("v", "w", "w")]
+async def test_those_of_many_are_announced_together(database_url: str) -> None:
+    """Once, as far as they are of new rows, before any caller goes on."""
+    announced = Announced()
+    enqueuer = enqueuer_of(database_url, announced)
+    asked = [asyncio.ensure_future(enqueuer.enqueue(row(one), [*TOPICS, f"w{one}"])) for one in ("u", "v", "w", "w")]
     await asyncio.sleep(0)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO dbosflow.workflow (id, name, status, queue, input) VALUES ('u', 'flow', 'queued', 'q', '1')"
+        )
     async with at_work(enqueuer):
-        assert await asyncio.gather(*asked) == [(True, False), (True, False), (False, False)]
+        assert await asyncio.gather(*asked) == [False, True, True, False]
+    assert announced.all == [([*TOPICS, "wv", "ww"], False)]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_an_enqueue_whose_caller_was_cancelled_is_announced_all_the_same(database_url: str, count: int) -> None:
     """It is durable, and its own process takes no notice of its own hints on the wire."""
-    announced: list[tuple[list[str], bool]] = []
-    enqueuer = Enqueuer(
-        database_url, Settings(), announce=lambda topics, notified=False, **_: announced.append(([*topics], notified))
-    )
+    announced = Announced()
+    enqueuer = enqueuer_of(database_url, announced)
     asked = [asyncio.ensure_future(enqueuer.enqueue(row(f"w{number}"), TOPICS)) for number in range(count)]
     await asyncio.sleep(0)
     asked[0].cancel()
     async with at_work(enqueuer):
         await asyncio.wait(asked)
-        await eventually_async(lambda: announced)
-    assert announced == [(TOPICS, count == 1)]
+        await eventually_async(lambda: announced.all)
+    assert announced.all == [(TOPICS, count == 1)]
 
 
 async def test_nothing_is_prepared_for_hints_behind_a_pooler(database_url: str) -> None:
     """The session may be another client's by then, so hints go as they always did."""
-    enqueuer = Enqueuer(database_url, Settings(pooled=True))
+    announced = Announced()
+    enqueuer = enqueuer_of(database_url, announced, pooled=True)
     async with at_work(enqueuer):
-        assert await enqueuer.enqueue(row("w"), TOPICS) == (True, False)
+        assert await enqueuer.enqueue(row("w"), TOPICS)
+        assert announced.all == [(TOPICS, False)]
         async with enqueuer._session.turn() as connection:
             prepared = await connection.execute("SELECT name FROM pg_prepared_statements")
             assert await prepared.fetchall() == []
@@ -105,22 +128,23 @@ async def test_hints_that_fail_behind_a_row_go_as_others_do_and_so_do_the_next(
         return failing
 
     monkeypatch.setattr(store, "behind", fail)
-    enqueuer = Enqueuer(database_url, Settings())
+    announced = Announced()
+    enqueuer = enqueuer_of(database_url, announced)
     async with at_work(enqueuer):
-        assert [await enqueuer.enqueue(row(one), TOPICS) for one in "vw"] == [(True, False)] * 2
-    assert sent == [TOPICS]
+        assert [await enqueuer.enqueue(row(one), TOPICS) for one in "vw"] == [True] * 2
+    assert (sent, announced.all) == ([TOPICS], [(TOPICS, False)] * 2)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("v",), ("w",)]
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
 async def test_one_bad_enqueue_fails_alone(database_url: str, bad: str) -> None:
     """The others, of the same statement, are enqueued; and nothing is tried again for ever."""
-    enqueuer = Enqueuer(database_url, Settings())
+    enqueuer = enqueuer_of(database_url)
     asked = [enqueuer.enqueue(row(f"w{n}", text), []) for n, text in enumerate(["1", bad, "2"])]
     answers = asyncio.gather(*asked, return_exceptions=True)
     async with at_work(enqueuer):
         first, second, third = await answers
-    assert (first, third) == ((True, False),) * 2
+    assert (first, third) == (True, True)
     assert isinstance(second, SerializationError)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
 

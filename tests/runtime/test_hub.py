@@ -272,7 +272,7 @@ async def test_who_waits_for_what_was_enqueued_just_now_looks_when_it_hears_of_i
         outcomes.open()
         async with asyncio.timeout(20):
             await table.status("w", "queued")
-            outcomes.enqueued("w")
+            outcomes.enqueued(["w"])
             if hint == "comes":
                 waiting = asyncio.create_task(outcomes.wait_for("w"))
                 await settle()
@@ -296,7 +296,7 @@ async def test_what_was_enqueued_and_not_waited_for_is_forgotten(
     async with laid(database_url) as table:
         outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
         for number in range(10):
-            outcomes.enqueued(f"w{number}")
+            outcomes.enqueued([f"w{number}"])
         assert list(outcomes._enqueued) == ["w9"]
 
 

@@ -129,13 +129,14 @@ async def test_enqueues_and_inputs_with_bad_data_fail_alone(
     monkeypatch.setattr(stream, "append", refusing(stream.append, error, is_bad))
 
     async with pool_of(database_url) as pool:
-        enqueuer, input_writer = Enqueuer(database_url, Settings()), InputWriter(pool, Settings(), lambda _: None)
+        enqueuer = Enqueuer(database_url, Settings(), None, announce=lambda *_, **__: None, on_enqueued=lambda _: None)
+        input_writer = InputWriter(pool, Settings(), lambda _: None)
         asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",)), []) for one in ("a", BAD, "b")]
         answers = asyncio.ensure_future(in_time(*asked))
         await asyncio.sleep(0)
         enqueuer.open()
         first, second, third = await answers
-        assert (first, third) == ((True, False), (True, False))
+        assert (first, third) == (True, True)
         assert isinstance(second, SerializationError)
         values = [input_writer.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
         answers = asyncio.ensure_future(in_time(*values))

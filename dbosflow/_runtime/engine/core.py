@@ -113,7 +113,6 @@ class EngineCore:
                 *(executor, services.enqueuer, self.repository, self.announce, self.outcome),
                 deduplicator=services.deduplicator,
                 send=self.send,
-                on_enqueued=services.outcomes.enqueued,
                 settings=self._settings,
             )
             self.schedules = ScheduleRequests(self.repository, self.announce)

@@ -64,7 +64,7 @@ class Services:
         self._read_session = Session(url, settings, READER, pool)
         self.hub = Hub(self._read_session, settings.schema, self.wakeups, statistics)
         self.outcomes = Outcomes(self._read_session, settings.schema, self.wakeups)
-        self.enqueuer = Enqueuer(url, settings, pool, self.announce)
+        self.enqueuer = Enqueuer(url, settings, pool, announce=self.announce, on_enqueued=self.outcomes.enqueued)
         self.deduplicator = Deduplicator(pool, settings, self.announce)
         self.waker = Waker(pool, url, settings, self.wakeups, self.announce)
         self.input_writer = InputWriter(pool, settings, self.announce)

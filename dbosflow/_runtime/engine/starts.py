@@ -49,7 +49,6 @@ class Starts:
         *,
         deduplicator: Deduplicator,
         send: Callable[[str, str, str, str], Awaitable[int]],
-        on_enqueued: Callable[[str], None],
         settings: Settings,
     ) -> None:
         self._executor = executor
@@ -62,7 +61,6 @@ class Starts:
         self._announce = announce
         self._outcome = outcome
         self._send = send
-        self._on_enqueued = on_enqueued
 
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
@@ -144,12 +142,10 @@ class Starts:
         topics = [queue_topic(row.queue)] if has_new_id else [queue_topic(row.queue), workflow_topic(row.workflow_id)]
         if row.options is not None and row.options.is_urgent(self._safety_poll):
             topics.append(ALARM_TOPIC)
-        is_new, notified = await self._enqueuer.enqueue(row, topics)
+        is_new = await self._enqueuer.enqueue(row, topics)
         # A start whose answer was lost looks like an earlier one, and has perhaps notified no worker yet.
-        if is_new or await self._is_open(row.workflow_id, row.name, row.input):
-            self._announce(topics, notified=notified)
-        if is_new:
-            self._on_enqueued(row.workflow_id)
+        if not is_new and await self._is_open(row.workflow_id, row.name, row.input):
+            self._announce(topics)
         return is_new
 
     async def _signal(self, request: StartRequest, message: FirstMessage) -> str:

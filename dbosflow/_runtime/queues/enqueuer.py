@@ -1,7 +1,7 @@
 """Enqueues workflows for workers: many at a time in one statement, on a connection of its own. Needs no lease.
 
 The hints of a lone one follow its row on that connection, in a transaction of their own: an idle worker is awake before
-the row's own process has heard that it is durable. Those of many are left to the callers, who share a statement then.
+the row's own process has heard that it is durable. Those of many are announced together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dbosflow._store.queries import is_refused
 from dbosflow.errors import PermissionDeniedError, SerializationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -33,33 +33,26 @@ _NOTIFY_PAUSE = 10.0
 """Seconds for which no hint follows a row on its connection, after one that failed: its lock may be held for long."""
 
 
-class Answer(NamedTuple):
-    """What came of an enqueue."""
-
-    is_new: bool
-    """Whether its row is new."""
-    notified: bool
-    """Whether its hints were sent."""
-
-
 class _Pending(NamedTuple):
     row: Enqueued
     topics: Sequence[str]
-    futures: list[asyncio.Future[Answer]]
+    futures: list[asyncio.Future[bool]]
 
 
 class Enqueuer(Service):
-    """The group commit of enqueues."""
+    """The group commit of enqueues. ``announce`` gets the topics of new rows, and ``on_enqueued`` their ids."""
 
     def __init__(
         self,
         url: str,
         settings: Settings,
-        pool: AsyncConnectionPool[Any] | None = None,
-        announce: Announce | None = None,
+        pool: AsyncConnectionPool[Any] | None,
+        *,
+        announce: Announce,
+        on_enqueued: Callable[[Iterable[str]], None],
     ) -> None:
         super().__init__("enqueuer", interval=None)
-        self._announce = announce
+        self._announce, self._on_enqueued = announce, on_enqueued
         self._session = Session(url, settings, WORKER, pool)
         self._schema = settings.schema
         self._batch_bytes = settings.batch_bytes
@@ -71,13 +64,14 @@ class Enqueuer(Service):
         """The server process of the connection, by which a listener of this engine knows the engine's own hints."""
         return self._session.backend_pid
 
-    async def enqueue(self, row: Enqueued, topics: Sequence[str]) -> Answer:
-        """Enqueues a workflow; answers once it is durable. An equal id is inserted once.
+    async def enqueue(self, row: Enqueued, topics: Sequence[str]) -> bool:
+        """Enqueues a workflow, and announces ``topics``; returns once it is durable whether its row is new.
 
-        The hints of these ``topics`` may be sent with it; the caller has to send them otherwise.
+        If it is not, nothing is announced: the row may be that of an earlier try whose answer was lost. Of callers with
+        an equal id the first one has inserted it.
         """
         self.check_open()
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending.setdefault(row.workflow_id, _Pending(row, topics, [])).futures.append(future)
         self.wake()
         return await future
@@ -100,7 +94,7 @@ class Enqueuer(Service):
             return False
         try:
             async with self._session.turn() as connection:
-                answers = await self._write(connection, list(pending.values()))
+                new, notified = await self._write(connection, list(pending.values()))
         except BaseException as error:
             if isinstance(error, PermissionDeniedError):  # trying again would change nothing
                 for future in (one for each in pending.values() for one in each.futures if not one.done()):
@@ -111,8 +105,7 @@ class Enqueuer(Service):
                 return True
             self._put_back(pending)
             raise
-        for one, answer in zip(pending.values(), answers, strict=True):
-            self._answer(one, answer)
+        self._answer(pending.values(), new, notified=notified)
         return bool(self._pending)
 
     def _take(self) -> dict[str, _Pending]:
@@ -126,17 +119,16 @@ class Enqueuer(Service):
         self._pending = dict(rest)
         return taken
 
-    async def _write(self, connection: Connection, pending: Sequence[_Pending]) -> list[Answer]:
-        """Writes the rows; behind a lone one go its hints."""
+    async def _write(self, connection: Connection, pending: Sequence[_Pending]) -> tuple[Collection[str], bool]:
+        """Writes the rows, behind a lone one its hints. Returns the new ids, and whether the hints were sent."""
         first, *others = pending
         is_prepared = connection.prepare_threshold is not None
         if others or not (is_prepared and first.topics) or time.monotonic() < self._notifies_from:
-            new = await workflow.enqueue(connection, self._schema, [one.row for one in pending])
-            return [Answer(one.row.workflow_id in new, notified=False) for one in pending]
+            return await workflow.enqueue(connection, self._schema, [one.row for one in pending]), False
         is_new, notified = await workflow.enqueue_and_notify(connection, self._schema, first.row, first.topics)
         if not notified:
             self._notifies_from = time.monotonic() + _NOTIFY_PAUSE
-        return [Answer(is_new, notified)]
+        return [first.row.workflow_id] if is_new else [], notified
 
     def _give_up(self) -> None:
         """Forgets starts whose message, if it is there, will soon not be found by its producer any more."""
@@ -152,7 +144,7 @@ class Enqueuer(Service):
         for workflow_id, one in pending.items():
             try:
                 async with self._session.turn() as connection:
-                    (answer,) = await self._write(connection, [one])
+                    new, notified = await self._write(connection, [one])
             except BaseException as refused:
                 if not (isinstance(refused, Exception) and is_refused(refused)):
                     self._put_back(rest)
@@ -161,7 +153,7 @@ class Enqueuer(Service):
                     if not future.done():
                         future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
             else:
-                self._answer(one, answer)
+                self._answer([one], new, notified=notified)
             del rest[workflow_id]
 
     def _put_back(self, pending: dict[str, _Pending]) -> None:
@@ -170,10 +162,21 @@ class Enqueuer(Service):
             pending.setdefault(workflow_id, one._replace(futures=[])).futures.extend(one.futures)
         self._pending = pending
 
-    def _answer(self, written: _Pending, answer: Answer) -> None:
-        """Tells the callers; if all were cancelled, nobody else sends the hints of the row, which is durable."""
-        if self._announce is not None and all(future.done() for future in written.futures):
-            self._announce(written.topics, notified=answer.notified)
-        for first, future in enumerate(written.futures):
-            if not future.done():
-                future.set_result(answer if first == 0 else answer._replace(is_new=False))
+    def _answer(self, written: Iterable[_Pending], new: Collection[str], *, notified: bool) -> None:
+        """The rows are durable: tells the workers of those that are new, then the callers.
+
+        Where all callers were cancelled, nobody asks whether an old row is that of a try whose answer was lost.
+        """
+        topics: dict[str, None] = {}
+        for one in written:
+            if one.row.workflow_id in new or all(future.done() for future in one.futures):
+                topics |= dict.fromkeys(one.topics)
+        if topics:
+            self._announce(topics, notified=notified)
+        self._on_enqueued(new)
+        for one in written:
+            is_new = one.row.workflow_id in new
+            for future in one.futures:
+                if not future.done():
+                    future.set_result(is_new)
+                is_new = False

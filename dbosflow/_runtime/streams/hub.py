@@ -23,7 +23,7 @@ from dbosflow.errors import StreamError, WorkflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from dbosflow._runtime.process.session import Session
     from dbosflow._runtime.streams.statistics import StreamStatistics
@@ -244,8 +244,8 @@ class Outcomes(Service):
         self._enqueued: dict[str, float] = {}
         """When those were enqueued for which a look may be put off."""
 
-    def enqueued(self, workflow_id: str) -> None:
-        """A workflow is new just now: who waits for it at once waits for news, and looks a little later.
+    def enqueued(self, workflow_ids: Iterable[str]) -> None:
+        """Workflows are new just now: who waits for one at once waits for news, and looks a little later.
 
         A look at once finds nothing, and takes from the worker's time where there are few cores. Only the news that
         come between the enqueue and the wait are found by the later look.
@@ -253,7 +253,7 @@ class Outcomes(Service):
         now = asyncio.get_running_loop().time()
         while self._enqueued and self._enqueued[oldest := next(iter(self._enqueued))] < now - _FIRST_LOOK:
             del self._enqueued[oldest]
-        self._enqueued[workflow_id] = now
+        self._enqueued.update(dict.fromkeys(workflow_ids, now))
 
     async def wait_for(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
         """The workflow's outcome once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
