@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -86,6 +86,25 @@ async def test_who_has_a_session_of_its_own_goes_on_over_the_pool_on_a_full_serv
             assert [session.ready for session in sessions] == [None] * len(sessions)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_so_does_a_worker_and_gives_back_what_was_lent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would keep its workflows, since its lease is renewed, and write nothing of them."""
+    monkeypatch.setattr(session_module, "_PAUSE", 0.0)
+    async with asyncio.timeout(PATIENCE), Engine(server.url, pool_size=2) as engine, AsyncExitStack() as starved:
+        core: Any = engine._core
+        lease = core.executor.lease
+        await pool_of(engine)
+        async with lease.lock:
+            await starved.enter_async_context(without_room(server, lease._session))
+        for _ in range(3):
+            assert await engine.run_async(writes_on_a_full_server) == "done"
+        assert lease.backend_pid is not None
+        assert lease._session.ready is None
+        await starved.aclose()
+        assert await engine.run_async(writes_on_a_full_server) == "done"
+        assert lease.backend_pid == lease._session.backend_pid is not None
+        assert lease.backend_pid not in await pool_of(engine)
 
 
 async def test_it_has_one_of_its_own_again_when_there_is_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ class Executor:
         self._statistics = statistics
         self._loop = asyncio.get_running_loop()
         running_code = RunningCode()
-        self.lease = WorkerLease(url, settings, on_new_timeline=self._reload_all)
+        self.lease = WorkerLease(url, settings, pool, on_new_timeline=self._reload_all)
         self.runner = Runner(
             backing=self._backing,
             lease=self.lease,

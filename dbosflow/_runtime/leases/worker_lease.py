@@ -16,14 +16,15 @@ import asyncio
 import logging
 import time
 import uuid
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from psycopg import errors
 
 from dbosflow._runtime.process.identity import this_process
-from dbosflow._sessions import WORKER, wanted
+from dbosflow._runtime.process.session import Session
+from dbosflow._sessions import WORKER
 from dbosflow._store import worker
-from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import VERSION
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, PermissionDeniedError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import AsyncConnection
+    from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._store.worker import Served
     from dbosflow.config import Settings
@@ -40,9 +42,19 @@ logger = logging.getLogger("dbosflow.lane")
 
 
 class WorkerLease:
-    """One connection and one lease. ``lock`` serializes what is sent over the connection."""
+    """One connection and one lease. ``lock`` serializes what is sent over the connection.
 
-    def __init__(self, url: str, settings: Settings, *, on_new_timeline: Callable[[], None]) -> None:
+    While it cannot be had, as on a server that is full, one of the ``pool`` takes its place.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        pool: AsyncConnectionPool[Any] | None = None,
+        *,
+        on_new_timeline: Callable[[], None],
+    ) -> None:
         self.id = uuid.uuid4()
         self.lock = asyncio.Lock()
         self.deadline = 0.0
@@ -51,8 +63,11 @@ class WorkerLease:
         """What the worker serves now, for its row."""
         self.served: Served | None = None
         """What its row says of that."""
-        self._url = url
         self._settings = settings
+        # A pool of one connection has none to lend for long.
+        self._session = Session(url, settings, WORKER, pool if settings.pool_size > 1 else None)
+        self._lent = AsyncExitStack()
+        """Gives the connection back if it is the pool's."""
         self._connection: AsyncConnection[Any] | None = None
         self._is_closed = False
         self._timeline: str | None = None
@@ -102,16 +117,16 @@ class WorkerLease:
         if self._is_closed:
             raise EngineClosedError("the engine was closed meanwhile")
         connection = self._connection
-        if connection is None or connection.closed or connection.broken:
+        if connection is None or connection.closed or connection.broken or self._session.is_due:
             await self.disconnect()
             connection = self._connection = await self._connect()
         return connection
 
     async def disconnect(self) -> None:
         """Drops the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        self._connection = None
+        await self._lent.aclose()
+        await self._session.close()
 
     async def close(self) -> None:
         """Drops the connection, and makes no other one."""
@@ -142,17 +157,12 @@ class WorkerLease:
         self.renewed(sent_at)
 
     async def _connect(self) -> AsyncConnection[Any]:
-        connection = await connect_async(
-            self._url,
-            timeout=self._settings.connect_timeout,
-            pooled=bool(self._settings.pooled),
-            settings=wanted(WORKER, idle=self._settings.lease),
-            codecs=self._settings.chain,
-        )
+        connection = await self._session.connection(self._lent)
         try:
             await self.check_timeline(connection)
         except BaseException:
             await connection.close()
+            await self.disconnect()
             raise
         return connection
 

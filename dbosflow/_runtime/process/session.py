@@ -69,7 +69,16 @@ class Session:
     async def turn(self) -> AsyncIterator[Connection]:
         """The connection, for the caller alone. Raises if there is none in time."""
         async with self._lock, AsyncExitStack() as lent:
-            yield self.ready or await self._replace(lent)
+            yield await self.connection(lent)
+
+    async def connection(self, lent: AsyncExitStack) -> Connection:
+        """The connection; if there is none, one that the pool lends until ``lent`` is closed. For one caller."""
+        return self.ready or await self._replace(lent)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether, after a failed attempt, the time for the next one has come."""
+        return 0.0 < self._connects_from <= time.monotonic()
 
     async def close(self) -> None:
         """Disconnects."""
@@ -80,13 +89,14 @@ class Session:
     async def _replace(self, lent: AsyncExitStack) -> Connection:
         """The connection, made anew; or one that the pool lends."""
         await self.close()
-        pool = self._pool
+        pool, failure = self._pool, None
         if pool is None or time.monotonic() >= self._connects_from:
             try:
                 self._connection = await self._connect()
             except (DatabaseUnavailableError, ConfigurationError) as error:
                 if pool is None:
                     raise
+                failure = error
                 if not self._connects_from:
                     logger.warning("asking the pool instead: %s", error)
                 self._connects_from = time.monotonic() + _PAUSE
@@ -95,9 +105,9 @@ class Session:
                 return self._connection
         try:
             connection: Connection = await lent.enter_async_context(pool.connection(_PATIENCE))
-        except PoolTimeout:
+        except PoolTimeout as error:
             self._connects_from = 0.0
-            raise
+            raise failure or error from None
         return connection
 
     async def _connect(self) -> Connection:
