@@ -16,6 +16,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
 from dbosflow._store import attribute, listing, message, outbox, retention, step, stream, waiter, workflow
+from dbosflow._store.connect import is_silent
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 from dbosflow.types import WorkflowStatus
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.connection import Connection
     from dbosflow._store.listing import Position
     from dbosflow._store.message import LastValue
     from dbosflow._store.queries import Rows
@@ -39,6 +41,9 @@ T = TypeVar("T")
 
 _PAUSE = 0.1
 """Seconds between two tries of a query. The pool waits for a connection by itself, so this is only for what broke."""
+
+_LOOK = 2.0
+"""Seconds for the answer to a look whether the database answers anybody."""
 
 _COMMIT = 0.01
 _TRIES = 100
@@ -81,7 +86,7 @@ class Repository:
         deadline = time.monotonic() + self._settings.connect_timeout
         while True:
             try:
-                async with self._pool.connection() as connection:
+                async with self._pool.connection() as connection, self._watched(connection):
                     return await statement(connection, self._settings.schema, *values)
             except PoolClosed as error:
                 msg = "the engine was closed before the database had answered"
@@ -94,6 +99,31 @@ class Repository:
                 elif isinstance(error, PoolTimeout) or time.monotonic() > deadline:
                     raise self._unavailable(error) from error
                 await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+    @asynccontextmanager
+    async def _watched(self, connection: Connection) -> AsyncIterator[None]:
+        """Breaks the connection when the database is silent, to others as well. What is only slow has its time."""
+        if self._patient:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        looks: list[asyncio.Task[None]] = []
+        timer = loop.call_later(
+            self._settings.connect_timeout, lambda: looks.append(loop.create_task(self._look(connection)))
+        )
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for look in looks:
+                look.cancel()
+
+    async def _look(self, connection: Connection) -> None:
+        while True:
+            if await is_silent(str(self._pool.conninfo), _LOOK, pooled=bool(self._settings.pooled)):
+                connection.give_up()
+                return
+            await asyncio.sleep(self._settings.connect_timeout)
 
     def _unavailable(self, error: psycopg.OperationalError) -> DatabaseUnavailableError:
         seconds = f"{self._settings.connect_timeout:g} s"

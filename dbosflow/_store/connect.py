@@ -123,8 +123,10 @@ async def connect_async(
     try:
         while True:
             try:
-                connection = await Connection.connect(attempts.target.url, autocommit=True, **attempts.parameters())
-                await _set_up_async(connection, setting_up(url, connection.info, wish))
+                given = attempts.parameters()
+                connection = await Connection.connect(attempts.target.url, autocommit=True, **given)
+                with connection.given_up_after(given["connect_timeout"]):
+                    await _set_up_async(connection, setting_up(url, connection.info, wish))
             except FAILURES as error:
                 pause = attempts.pause(error)
             else:
@@ -162,6 +164,22 @@ async def _set_up_async(connection: Connection, setting: Questions) -> None:
     except BaseException:
         await connection.close()
         raise
+
+
+async def is_silent(url: str, timeout: float, *, pooled: bool) -> bool:  # noqa: ASYNC109 - of the server, not of the call
+    """Whether a database does not answer a new session within ``timeout`` seconds. A refusal is an answer, too."""
+    attempts = Attempts(url, timeout, Wish(wanted(), is_own=not pooled))
+    try:
+        async with await Connection.connect(
+            attempts.target.url, autocommit=True, **attempts.parameters()
+        ) as connection:
+            with connection.given_up_after(timeout):
+                await connection.execute("SELECT", prepare=False)
+    except psycopg.errors.ConnectionTimeout:
+        return True
+    except psycopg.Error:
+        return False
+    return False
 
 
 async def check_session(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -21,7 +21,7 @@ from psycopg.waiting import Ready, Wait
 from dbosflow.codecs.chain import NO_CODECS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from psycopg.abc import PQGen
 
@@ -48,6 +48,7 @@ class Connection(AsyncConnection[TupleRow]):
     _waiting: asyncio.Future[Ready] | None = None
     on_lost: Callable[[], None] | None = None
     """Called when an idle connection turns out to be broken."""
+    _is_given_up = False
     codecs: Codecs = NO_CODECS
     """What the payloads in its statements and results pass."""
 
@@ -61,6 +62,10 @@ class Connection(AsyncConnection[TupleRow]):
         except asyncio.CancelledError:
             await self._cancel_statement(gen)
             raise
+        except psycopg.OperationalError as error:
+            if self._is_given_up:
+                raise psycopg.errors.ConnectionTimeout("the server is silent") from error
+            raise
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -68,6 +73,23 @@ class Connection(AsyncConnection[TupleRow]):
         await super().close()
         if self._waiting is not None:  # another task's statement, which will notice
             _set_ready(self._waiting, Ready.R)
+
+    def give_up(self) -> None:
+        """Breaks the connection without asking the server; who waits for a statement gets an error at once."""
+        self._is_given_up = True
+        self._leave()
+        self.pgconn.finish()
+        if self._waiting is not None:
+            _set_ready(self._waiting, Ready.R)
+
+    @contextmanager
+    def given_up_after(self, seconds: float) -> Iterator[None]:
+        """Breaks the connection if the block takes longer: the server may be silent."""
+        timer = asyncio.get_running_loop().call_later(seconds, self.give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _drive(self, gen: PQGen[RV], ready: Ready | None = None) -> RV:
         """Starts ``gen``, or continues it as if the socket had become ``ready``."""

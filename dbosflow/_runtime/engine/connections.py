@@ -32,14 +32,17 @@ async def is_pooled(url: str, settings: Settings) -> bool:
 
     The connection assumes one: a statement prepared in a pooler's session stays for the client that gets it next.
     """
-    async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as listener:
+    patience = settings.connect_timeout
+    async with await connect_async(url, timeout=patience, pooled=True) as listener:
         if settings.pooled is False:
             return False
         if settings.pooled is None:
-            async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as notifier:
-                if not await _swallows(listener, notifier, settings.schema):
-                    return False
-        await check_session(listener)
+            async with await connect_async(url, timeout=patience, pooled=True) as notifier:
+                with listener.given_up_after(patience), notifier.given_up_after(patience):
+                    if not await _swallows(listener, notifier, settings.schema):
+                        return False
+        with listener.given_up_after(patience):
+            await check_session(listener)
         if settings.pooled:
             return True
     if settings.listen_url is None:

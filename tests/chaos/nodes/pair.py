@@ -68,6 +68,10 @@ class Node(Postgres):
         """SIGSTOP to all of its processes: it neither answers nor closes a connection, as if the network were cut."""
         self._signal_all(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """Has them all go on."""
+        self._signal_all(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL to all of its processes."""
         self._signal_all(signal.SIGKILL)
