@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
@@ -18,7 +18,6 @@ from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourErro
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
-    from types import CoroutineType
 
     from dbosflow._runtime.execution.scope import Scope
     from dbosflow._runtime.runs.start_request import StartRequest
@@ -107,9 +106,8 @@ async def start_child_async(request: StartRequest) -> Any:
 
 def _named(operation: Coroutine[Any, Any, Any], function: FunctionDef) -> Coroutine[Any, Any, Any]:
     """The operation as a coroutine; a task made from it is a branch of its own, named after the function."""
-    named = cast("CoroutineType[Any, Any, Any]", operation)
-    named.__qualname__ = function.name
-    return named
+    operation.__qualname__ = function.name  # type: ignore[attr-defined]  # that of an async def has one
+    return operation
 
 
 def _own_colour(function: FunctionDef) -> bool:

@@ -68,14 +68,15 @@ class Operation:
     def find_record(self, kind: RecordKind) -> Recorded | None:
         """The operation's record; a record of another kind is a contradiction."""
         run, key = self.run, self.key
+        if run.recorded_order is None:  # nothing is on record
+            return None
         record = run.recorded(key)
         if record is not None and record.kind != kind and not STEPS.issuperset((record.kind, kind)):
             raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
-        if run.recorded_order is not None:
-            there = run.recorded_order.ask(self.branch.path, key)
-            if there is not None:
-                known = "" if record is not None else ", which is not on record"
-                raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)
+        there = run.recorded_order.ask(self.branch.path, key)
+        if there is not None:
+            known = "" if record is not None else ", which is not on record"
+            raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)
         return record
 
 
