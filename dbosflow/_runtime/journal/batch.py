@@ -6,7 +6,6 @@ to be acknowledged or dropped as a whole.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -218,7 +217,7 @@ def _suspend(rows: BatchRows, run: Source, suspension: Suspension) -> None:
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:
-    """Whether the statement inserted the id; true once, though a statement may contain the id twice."""
+    """Whether the statement inserted the id; true once, for the first of its starts of that id, whose row it is."""
     if workflow_id not in started:
         return False
     started.remove(workflow_id)
@@ -240,14 +239,29 @@ def start_row(start: Start) -> Row:
     )
 
 
-def _add_start(rows: BatchRows, start: Start) -> None:
-    """Adds a start; and of a workflow that comes whole its end, its records and its blocks."""
-    ending = start.outcome
-    outcome = None if ending is None else (ending.status, ending.output, ending.error)  # the fields of an OutcomeRow
-    rows.add_start(start_row(start), start.options, outcome)
-    if isinstance(start.content, Slice):
-        rows.first_records += start.content.records
-        rows.first_blocks += start.content.blocks
+def _add_starts(rows: BatchRows, starts: Sequence[Start]) -> None:
+    """Adds starts; and of workflows that come whole their ends, records and blocks.
+
+    Of starts of one id only the first is added, which decides for all. What comes with another, or with one whose id a
+    run of the batch has, is left out: it could join the rows of others.
+    """
+    others = {workflow_id for workflow_id, _ in rows.runs}
+    added: set[str] = set()
+    for start in starts:
+        if start.workflow_id in others:
+            start.leave_out_end()
+        if start.workflow_id in added:
+            continue
+        added.add(start.workflow_id)
+        others.add(start.workflow_id)
+        ending = start.outcome
+        outcome = (
+            None if ending is None else (ending.status, ending.output, ending.error)
+        )  # the fields of an OutcomeRow
+        rows.add_start(start_row(start), start.options, outcome)
+        if isinstance(start.content, Slice):
+            rows.first_records += start.content.records
+            rows.first_blocks += start.content.blocks
 
 
 @dataclass(slots=True, eq=False)
@@ -268,15 +282,12 @@ class Batch(Generic[R]):
     def rows(self) -> BatchRows:
         """The rows of the statement, the same at each sending."""
         rows = BatchRows()
-        self._keep_namesakes_apart()
         for part in self.slices:
             run, frames, ending = part.run, part.frames, part.ending
             rows.runs.append((run.workflow_id, run.epoch))
             rows.aware = rows.aware or run.request is not None
             rows.records += part.records
             rows.attributes += [AttributeRow(run.workflow_id, *change) for change in part.attributes.items()]
-            for start in part.starts:
-                _add_start(rows, start)
             if frames is not None:
                 rows.tails += frames.assumed
                 rows.blocks += frames.blocks
@@ -287,20 +298,9 @@ class Batch(Generic[R]):
                 rows.continues.append(ContinueRow(run.workflow_id, run.epoch, ending.iteration, ending.arguments))
             elif ending is not None:
                 rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
-        for start in self.starts:
-            _add_start(rows, start)
+        if starts := [*(start for part in self.slices for start in part.starts), *self.starts]:
+            _add_starts(rows, starts)
         return rows
-
-    def _keep_namesakes_apart(self) -> None:
-        """Leaves out the ends of children under whose ids others are: what comes with them could join theirs."""
-        children = [start for part in self.slices for start in part.starts]
-        ended = [start for start in children if start.outcome is not None]
-        if ended:
-            ids = Counter(start.workflow_id for start in children)
-            ids.update(part.run.workflow_id for part in self.slices)
-            for start in ended:
-                if ids[start.workflow_id] > 1:
-                    start.leave_out_end()
 
     def parts(self) -> list[Slice[R]]:
         """All slices, those of workflows that come whole with their starts behind the others."""

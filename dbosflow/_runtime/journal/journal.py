@@ -30,7 +30,7 @@ from dbosflow._runtime.runs.entries import Continuation
 from dbosflow.errors import DbosflowError, LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from dbosflow._runtime.journal.owner import Announce, JournalOwner, Tripwire, Write
     from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -261,8 +261,7 @@ class Journal(Service, Generic[R]):
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
                 limit -= size
-        children = {start.workflow_id for part in slices for start in part.starts}
-        return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit, children))
+        return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit))
 
     def _take_last(self, held: set[R]) -> list[Slice[R]]:
         """Takes ends of runs that were stopped for good, half a batch at most."""
@@ -275,21 +274,13 @@ class Journal(Service, Generic[R]):
                 slices.append(Slice(run, entries))
         return slices
 
-    def _take_starts(self, count: int, limit: int, children: Collection[str]) -> list[Start]:
-        """Takes up to ``count`` starts, about ``limit`` bytes; of equal ids only the first, which decides for all.
-
-        That may be the start of one of the ``children``, in the same batch.
-        """
-        taken: dict[str, Start] = {}
-        again: list[Start] = []
+    def _take_starts(self, count: int, limit: int) -> list[Start]:
+        """Takes up to ``count`` starts, about ``limit`` bytes."""
+        taken: list[Start] = []
         while self._starts and len(taken) < count and (limit > 0 or not taken):
-            start = self._starts.popleft()
-            if start.workflow_id in children or taken.setdefault(start.workflow_id, start) is not start:
-                again.append(start)
-            else:
-                limit -= start.size
-        self._starts.extend(again)
-        return list(taken.values())
+            taken.append(start := self._starts.popleft())
+            limit -= start.size
+        return taken
 
     # -- one batch ---------------------------------------------------------------------------------------------------
 

@@ -269,6 +269,18 @@ def test_a_child_is_new_once_though_its_id_stands_in_the_statement_twice() -> No
     assert started == {"unknown"}
 
 
+def test_of_starts_of_one_id_the_statement_has_the_first() -> None:
+    """Who is told that its start is new is whose row it is; and no end may join the row of another."""
+    first, second, third = start("same"), start("same"), start("same")
+    for one in (first, second):
+        one.ending = Ending(WorkflowStatus.SUCCEEDED)
+    parts = [Slice(SourceByHand(one), [record("child#0", start=s)]) for one, s in (("a", first), ("b", second))]
+    rows = Batch(parts, [third]).rows()
+    assert [row[0] for row in rows.starts] == ["same"]
+    assert len(rows.outcomes) == 1
+    assert (first.outcome is not None, second.outcome) == (True, None)
+
+
 def test_an_id_is_taken_once_out_of_those_that_a_statement_inserted() -> None:
     started = {"a"}
     assert [take_out(started, "a"), take_out(started, "a"), take_out(started, "b")] == [True, False, False]
