@@ -9,7 +9,7 @@ growth      the cost of one operation as tables grow: python -m benchmarks.growt
 measure     the process of one measurement
 ours        dbosflow     peer    DBOS Transact     limit    psycopg alone     absurd    Absurd
 tasks       Procrastinate     pgqueuer    PgQueuer     oban    Oban
-ours_uvloop    dbosflow on uvloop, where the event loop matters
+ours_asyncio    dbosflow on asyncio's own loop, where that matters; ours is on uvloop
 server      a Postgres, and a database for each measurement
 meter       seconds, WAL, commits and CPU of a piece of work
 halves      a measurement of two processes

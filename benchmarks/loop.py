@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ CHOICE = "DBOSFLOW_BENCHMARKS_LOOP"
 
 
 def choose_uvloop() -> None:
-    """From now on, also in processes that are started from here."""
-    os.environ[CHOICE] = "uvloop"
+    """From now on, also in processes that are started from here; where it is installed."""
+    if find_spec("uvloop") is not None:
+        os.environ[CHOICE] = "uvloop"
 
 
 def factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

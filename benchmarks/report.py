@@ -110,7 +110,7 @@ def others(results: Results, found: Sequence[Line]) -> str:
 
 def loops(results: Results, found: Sequence[Line]) -> str:
     """The rows that were measured on both event loops; nothing where none was."""
-    return _side_by_side(results, found, [("ours_uvloop", "ours")])
+    return _side_by_side(results, found, [("ours", "ours_asyncio")])
 
 
 def _side_by_side(results: Results, found: Sequence[Line], pairs: Sequence[tuple[str, str]]) -> str:
@@ -158,7 +158,7 @@ def as_json(results: Results, found: Sequence[Line], about: dict[str, Any]) -> d
         asdict(line.row)
         | {"figures": line.figures, "against_peer": line.faster, "against_limit": line.near, "verdict": line.verdict}
         | {"against_others": {name: line.times_better("ours", name) for name in OTHERS if name in line.figures}}
-        | {"uvloop_against_asyncio": line.times_better("ours_uvloop", "ours")}
+        | {"uvloop_against_asyncio": line.times_better("ours", "ours_asyncio")}
         for line in found
     ]
     return about | {"contenders": results.titles, "rows": rows, "rounds": results.rounds, "notes": results.notes}

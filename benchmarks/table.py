@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTENDERS = ("ours", "peer", "limit", "absurd", "tasks", "pgqueuer", "oban", "ours_uvloop")
+CONTENDERS = ("ours", "peer", "limit", "absurd", "tasks", "pgqueuer", "oban", "ours_asyncio")
 """In the order of the tables' columns; each is a module that ``benchmarks.measure`` imports."""
 
 MAIN = ("ours", "peer", "limit")
@@ -69,34 +69,34 @@ IN_A_HURRY = 150.0
 
 WORK: dict[str, Work] = {
     "steps_async": Work(
-        _work(3000, 400, 3000, absurd=400, ours_uvloop=3000), _work(1000, 100, 1000, absurd=200, ours_uvloop=1000)
+        _work(3000, 400, 3000, absurd=400, ours_asyncio=3000), _work(1000, 100, 1000, absurd=200, ours_asyncio=1000)
     ),
     "steps_sync": Work(_work(3000, 400, 3000, absurd=400), _work(1000, 100, 1000)),
     "steps_100": Work(
-        _work(20_000, 600, 50_000, absurd=1000, ours_uvloop=20_000),
-        _work(5000, 200, 20_000, absurd=500, ours_uvloop=5000),
+        _work(20_000, 600, 50_000, absurd=1000, ours_asyncio=20_000),
+        _work(5000, 200, 20_000, absurd=500, ours_asyncio=5000),
     ),
-    "steps_1000": Work(_work(20_000, 2000, 100_000, ours_uvloop=20_000), _work(10_000, 1000, 50_000)),
-    "relaxed_async": Work(_work(60_000, 400, 3000, ours_uvloop=60_000), _work(20_000, 100, 1000, ours_uvloop=20_000)),
+    "steps_1000": Work(_work(20_000, 2000, 100_000, ours_asyncio=20_000), _work(10_000, 1000, 50_000)),
+    "relaxed_async": Work(_work(60_000, 400, 3000, ours_asyncio=60_000), _work(20_000, 100, 1000, ours_asyncio=20_000)),
     "relaxed_sync": Work(_work(60_000, 400, 3000), _work(20_000, 100, 1000)),
     "relaxed_100": Work(_work(60_000, 600, 50_000), _work(20_000, 200, 20_000)),
     "transactions": Work(_work(1500, 200, 1500), _work(300, 60, 300)),
     "transactions_100": Work(_work(4000, 400, 6000), _work(1500, 200, 2000)),
-    "no_step": Work(_work(20_000, 1000, 20_000, ours_uvloop=20_000), _work(5000, 1000, 5000)),
-    "start_to_result": Work(_work(500, 200, 1000, ours_uvloop=500), _work(200, 60, 300, ours_uvloop=200)),
+    "no_step": Work(_work(20_000, 1000, 20_000, ours_asyncio=20_000), _work(5000, 1000, 5000)),
+    "start_to_result": Work(_work(500, 200, 1000, ours_asyncio=500), _work(200, 60, 300, ours_asyncio=200)),
     "stream_one": Work(_work(50_000, 400, 50_000), _work(20_000, 100, 20_000)),
     "stream_50": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
     "stream_steps": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
-    "latency": Work(_work(200, 200, 200, ours_uvloop=200), _work(60, 60, 60)),
+    "latency": Work(_work(200, 200, 200, ours_asyncio=200), _work(60, 60, 60)),
     "latency_50": Work(_work(150, 20, 150), {"ours": 60, "limit": 60}),
     "stream_end": Work(_work(20, 8, 200), _work(8, 3, 60)),
     "fanout": Work(_work(100, 50), {"ours": 40}),
     "queue": Work(
-        _work(2000, 2000, absurd=2000, tasks=2000, pgqueuer=2000, oban=2000, ours_uvloop=2000),
+        _work(2000, 2000, absurd=2000, tasks=2000, pgqueuer=2000, oban=2000, ours_asyncio=2000),
         _work(1000, 400, absurd=400, tasks=400, pgqueuer=1000, oban=1000),
     ),
     "queue_many": Work(
-        {"ours": 2000, "tasks": 2000, "pgqueuer": 2000, "oban": 2000, "ours_uvloop": 2000},
+        {"ours": 2000, "tasks": 2000, "pgqueuer": 2000, "oban": 2000, "ours_asyncio": 2000},
         {"ours": 1000, "tasks": 400, "pgqueuer": 1000, "oban": 1000},
     ),
     "queue_limited": Work(_work(2000, 100, pgqueuer=600), _work(600, 60, pgqueuer=200)),
@@ -108,7 +108,7 @@ WORK: dict[str, Work] = {
     ),
     "queue_at_once": Work(_work(80, 80, tasks=80, pgqueuer=80, oban=80), _work(40, 40, tasks=40, pgqueuer=40, oban=40)),
     "start_many": Work(_work(20_000, 1000, 20_000), _work(5000, 200, 5000)),
-    "messages": Work(_work(200, 100, ours_uvloop=200), _work(60, 30)),
+    "messages": Work(_work(200, 100, ours_asyncio=200), _work(60, 30)),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
     "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
     "memory": Work(_work(1000, 1000), _work(1000, 300)),

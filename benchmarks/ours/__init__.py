@@ -1,5 +1,6 @@
 """dbosflow, through its public interface alone."""
 
+from benchmarks import loop
 from benchmarks.job import Contender
 from benchmarks.ours import messages, queues, recovery, streams, transactions, workflows
 from dbosflow import Engine
@@ -12,8 +13,8 @@ def _prepare(url: str) -> None:
         pass
 
 
-CONTENDER = Contender(
-    TITLE,
+ON_ASYNCIO = Contender(
+    f"{TITLE} on asyncio's loop",
     _prepare,
     workflows.SCENARIOS
     | transactions.SCENARIOS
@@ -22,3 +23,10 @@ CONTENDER = Contender(
     | messages.SCENARIOS
     | recovery.SCENARIOS,
 )
+
+CONTENDER = Contender(
+    TITLE,
+    _prepare,
+    {name: loop.on_uvloop(scenario) for name, scenario in ON_ASYNCIO.scenarios.items()},
+)
+"""On uvloop where that is installed, as `dbosflow worker` is; and so are its readers, clients and workers elsewhere."""
