@@ -30,7 +30,7 @@ from dbosflow.config import VERSION
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from psycopg import AsyncConnection
     from psycopg_pool import AsyncConnectionPool
@@ -41,10 +41,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.lane")
 
 
+class _Turns(asyncio.Lock):
+    """A lock with something to do at the end of each turn."""
+
+    def __init__(self, at_end: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._at_end = at_end
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._at_end()
+        finally:
+            self.release()
+
+
 class WorkerLease:
     """One connection and one lease. ``lock`` serializes what is sent over the connection.
 
-    While it cannot be had, as on a server that is full, one of the ``pool`` takes its place.
+    While it cannot be had, as on a server that is full, one of the ``pool`` takes its place until ``lock`` is released.
     """
 
     def __init__(
@@ -56,7 +70,9 @@ class WorkerLease:
         on_new_timeline: Callable[[], None],
     ) -> None:
         self.id = uuid.uuid4()
-        self.lock = asyncio.Lock()
+        self._lent = AsyncExitStack()
+        """Gives the connection back if it is the pool's."""
+        self.lock = _Turns(self._give_back)
         self.deadline = 0.0
         """When the lease ends at the latest, by this process's monotonic clock."""
         self.serves: Callable[[], Served | None] = lambda: None
@@ -64,10 +80,7 @@ class WorkerLease:
         self.served: Served | None = None
         """What its row says of that."""
         self._settings = settings
-        # A pool of one connection has none to lend for long.
-        self._session = Session(url, settings, WORKER, pool if settings.pool_size > 1 else None)
-        self._lent = AsyncExitStack()
-        """Gives the connection back if it is the pool's."""
+        self._session = Session(url, settings, WORKER, pool)
         self._connection: AsyncConnection[Any] | None = None
         self._is_closed = False
         self._timeline: str | None = None
@@ -117,7 +130,7 @@ class WorkerLease:
         if self._is_closed:
             raise EngineClosedError("the engine was closed meanwhile")
         connection = self._connection
-        if connection is None or connection.closed or connection.broken or self._session.is_due:
+        if connection is None or connection.closed or connection.broken:
             await self.disconnect()
             connection = self._connection = await self._connect()
         return connection
@@ -127,6 +140,11 @@ class WorkerLease:
         self._connection = None
         await self._lent.aclose()
         await self._session.close()
+
+    async def _give_back(self) -> None:
+        """Returns to the pool what it has lent: on a full server it may have nothing else for all others."""
+        if self._connection is not self._session.ready:
+            await self.disconnect()
 
     async def close(self) -> None:
         """Drops the connection, and makes no other one."""

@@ -75,11 +75,6 @@ class Session:
         """The connection; if there is none, one that the pool lends until ``lent`` is closed. For one caller."""
         return self.ready or await self._replace(lent)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether, after a failed attempt, the time for the next one has come."""
-        return 0.0 < self._connects_from <= time.monotonic()
-
     async def close(self) -> None:
         """Disconnects."""
         connection, self._connection = self._connection, None
