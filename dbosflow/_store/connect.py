@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg.conninfo import timeout_from_conninfo
 
 from dbosflow._sessions import wanted
 from dbosflow._store.attempts import FAILURES, LONGEST_ATTEMPT, SHORTEST_ATTEMPT, SOON, Attempts, target_of
@@ -53,15 +54,15 @@ class PoolConnection(Connection):
         patience = LONGEST_ATTEMPT if len(target.hosts) == 1 else SHORTEST_ATTEMPT + 1
         ours = parameters(conninfo, wish, target.options)
         try:
-            connection = await super().connect(
-                target.url, **{"connect_timeout": patience, **target.settings, **ours, **given}
-            )
+            allowed = {"connect_timeout": patience, **target.settings, **ours, **given}
+            connection = await super().connect(target.url, **allowed)
         except FAILURES as error:
             if is_to_be_tried_anew(conninfo, error):
                 return await cls.connect(conninfo, wish=wish, codecs=codecs, **given)
             raise
         connection.codecs = codecs
-        await _set_up_async(connection, setting_up(conninfo, connection.info, wish))
+        with connection.given_up_after(timeout_from_conninfo(allowed)):
+            await _set_up_async(connection, setting_up(conninfo, connection.info, wish))
         target.reached(conninfo, connection)
         return connection
 
@@ -125,7 +126,7 @@ async def connect_async(
             try:
                 given = attempts.parameters()
                 connection = await Connection.connect(attempts.target.url, autocommit=True, **given)
-                with connection.given_up_after(given["connect_timeout"]):
+                with connection.given_up_after(timeout_from_conninfo(given)):
                     await _set_up_async(connection, setting_up(url, connection.info, wish))
             except FAILURES as error:
                 pause = attempts.pause(error)

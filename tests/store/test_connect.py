@@ -125,6 +125,12 @@ def test_connection_parameters_of_the_url_have_the_last_word(database_url: str) 
     assert (parameters["keepalives_idle"], parameters["connect_timeout"]) == ("77", "99")
 
 
+@pytest.mark.parametrize("limit", ["99", "0", "1.5"])
+def test_a_connect_timeout_of_the_url_is_obeyed(opener: Opener, database_url: str, limit: str) -> None:
+    """Whatever psycopg takes for one."""
+    opener(with_parameters(database_url, connect_timeout=limit))
+
+
 @pytest.mark.parametrize(
     "passing",
     [
