@@ -190,7 +190,7 @@ class Slice(Generic[R]):
     @property
     def is_awaited_elsewhere(self) -> bool:
         """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
-        if self.frames is not None or self.starts:
+        if self.frames is not None or not all(map(_ends_unread, self.starts)):
             return True
         return self.ending is not None and not self.run.is_awaited and not isinstance(self.ending, _GOES_ON)
 
@@ -204,8 +204,10 @@ class Slice(Generic[R]):
                 yield queue_topic(start.queue)
                 if start.is_urgent:
                     yield ALARM_TOPIC
-            elif isinstance(start.content, Slice) and start.content.frames is not None:  # readers may wait for it
+            elif start.content is not None:  # readers may wait for it, since its id follows from ours
                 yield from start.content.topics()
+            elif start.outcome is not None:
+                yield workflow_topic(start.workflow_id)
         if self.ending is not None and not isinstance(self.ending, _GOES_ON):
             yield workflow_topic(self.run.workflow_id)
 
@@ -214,6 +216,12 @@ def _suspend(rows: BatchRows, run: Source, suspension: Suspension) -> None:
     rows.suspends.append(SuspendRow(run.workflow_id, run.epoch, suspension.delay))
     awaited = by_topic(run.workflow_id, suspension.targets)
     rows.awaits.extend(AwaitRow(run.workflow_id, topic, *target) for topic, target in awaited.items())
+
+
+def _ends_unread(start: Start) -> bool:
+    """Whether the row has the end of a child, which its parent waits for here, and which has written to no stream."""
+    content = start.content
+    return start.outcome is not None and not (isinstance(content, Slice) and content.frames is not None)
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:

@@ -295,11 +295,12 @@ def test_an_id_is_taken_once_out_of_those_that_a_statement_inserted() -> None:
         ([record("other#0")], []),
         ([record("child#0", start=start("child"))], []),
         ([record("child#0", start=start("child", queue="q", owned=False))], [queue_topic("q")]),
+        ([record("child#0", start=start("child", ending=Ending(WorkflowStatus.FAILED)))], [workflow_topic("child")]),
         ([record("work#0", attempt="1.0")], [stream_topic("wf", "out")]),
         ([SUCCEEDED], [stream_topic("wf", "out"), workflow_topic("wf")]),
         ([Ending(WorkflowStatus.BLOCKED)], [workflow_topic("wf")]),
     ],
-    ids=["record", "own child", "child in a queue", "commit of values", "end", "end of the pass"],
+    ids=["record", "own child", "child in a queue", "ended child", "commit of values", "end", "end of the pass"],
 )
 def test_a_durable_slice_is_news_for_readers_queues_and_waiters(entries: list[Entry], topics: list[str]) -> None:
     past = History(tails={"out": 4}, uncommitted=[("work#0@1.0", "out", 2, 2)])
@@ -311,10 +312,11 @@ def test_a_durable_slice_is_news_for_readers_queues_and_waiters(entries: list[En
     [
         ([record("work#0")], False, False),
         ([record("child#0", start=start("child"))], False, True),
+        ([record("child#0", start=start("child", ending=Ending(WorkflowStatus.FAILED)))], False, False),
         ([SUCCEEDED], False, True),
         ([SUCCEEDED], True, False),
     ],
-    ids=["record", "child", "end", "end that is awaited here"],
+    ids=["record", "child", "ended child", "end", "end that is awaited here"],
 )
 def test_other_processes_may_wait_for_children_and_for_ends_that_nobody_awaits_here(
     entries: list[Entry],

@@ -34,7 +34,6 @@ from tests.behaviour.tables import disorder, records, rows, stored_values
 from tests.runtime.openings.faults import ONE_ROW, AtStart, LostAnswer, at_starts
 from tests.runtime.openings.programs import (
     ALL_ENDED,
-    PATIENCE,
     as_it_opens,
     gates,
     goes_on,
@@ -100,12 +99,6 @@ def whole_child_on_thread(number: int) -> int:
         msg = "negative"
         raise LookupError(msg)
     return number
-
-
-@workflow
-async def whole_parent_later() -> int:
-    await gates[-1].passed()
-    return await whole_child(1)
 
 
 CHILDREN: dict[str, Any] = {"async": whole_child, "sync": whole_child_on_thread}
@@ -284,20 +277,6 @@ async def test_an_engine_that_closes_waits_for_what_its_steps_have_come_to(
     assert ran["step"] == 2
     assert rows(urls[-1], ALL_ENDED) == [(2, 1, "succeeded")]
     assert disorder(urls[-1]) == []
-
-
-async def test_a_reader_elsewhere_that_waits_for_it_is_told(engine: Engine, database_url: str) -> None:
-    """Its engine looks for nothing by the clock."""
-    async with Engine(database_url, safety_poll=3600) as other:
-        core: Any = other._core
-        tails = core.services.hub._tails
-        parent = await engine.start_async(whole_parent_later.options(workflow_id="p"))
-        async with other.read_stream_async("p/whole_child#0", "values", wait_for=PATIENCE) as values:
-            first = asyncio.ensure_future(anext(aiter(values)))
-            await eventually_async(lambda: any(tail.asks and not tail.news for tail in tails.values()))
-            gates[-1].open()
-            assert (await first).value == 1
-        assert await parent.result_async() == 3
 
 
 # -- messages, which take another way ----------------------------------------------------------------------------------
