@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dbosflow import Engine, workflow, write_stream_async
+from dbosflow._runtime.streams.hub import Hub
 from dbosflow._runtime.wakeups import listener as listener_module
 from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
 from dbosflow._runtime.wakeups.notifier import Notifier
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pytest
 
     from dbosflow._store.connection import Connection
+    from dbosflow._store.stream import Page
 
 go_on = asyncio.Event()
 
@@ -35,6 +37,11 @@ async def writes() -> None:
     await write_stream_async("out", 0)
     await go_on.wait()
     await write_stream_async("out", 1)
+
+
+@workflow
+async def writes_nothing() -> None:
+    """It ends in its opening."""
 
 
 async def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url: str) -> None:
@@ -144,6 +151,25 @@ async def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, mon
             assert [item.value async for item in reader] == [1, None]
             await waiting
     assert lost
+
+
+async def test_a_reader_that_has_waited_in_vain_for_a_hint_looks_once_more(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workflow began meanwhile, and its wait is over before a poll would have found it."""
+    async with asyncio.timeout(60), Engine(database_url) as engine, Engine(database_url, executes=False) as client:
+        starting: list[asyncio.Task[Any]] = []
+
+        async def read(hub: Hub, workflow_id: str, key: str, offset: int, known: Any, **options: Any) -> Page:
+            if known is None:
+                starting.append(asyncio.create_task(engine.start_async(writes_nothing.options(workflow_id="later"))))
+                await asyncio.Event().wait()
+            await asyncio.gather(*starting)
+            return await really_read(hub, workflow_id, key, offset, known, **options)
+
+        really_read = Hub.read
+        monkeypatch.setattr(Hub, "read", read)
+        assert [item.closed async for item in client.read_stream_async("later", "out", wait_for=0.01)] == [True]
 
 
 async def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -171,15 +171,17 @@ class StreamCursor:
         """Waits for a workflow that does not exist yet."""
         self._see(None)
         wait_for = self._request.wait_for
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait_for):
                 return await self._fetch(None)
-        except TimeoutError:
-            self._see(UNSEEN)
-            msg = f"there is no workflow {self.workflow_id!r}"
-            if wait_for:
-                msg += f", also not after {wait_for} s"
-            raise WorkflowNotFoundError(self.workflow_id, msg) from None
+        self._see(UNSEEN)
+        msg = f"there is no workflow {self.workflow_id!r}"
+        if wait_for:
+            page = await self._fetch(UNSEEN)  # no hint came, which is no evidence
+            if page.status is not None:
+                return page
+            msg += f", also not after {wait_for} s"
+        raise WorkflowNotFoundError(self.workflow_id, msg)
 
     async def _fetch(self, known: SeenStatus) -> Page:
         committed = self._request.view == "committed"
