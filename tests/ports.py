@@ -33,7 +33,7 @@ class NoEngine:
     def is_of(self, engine: object) -> bool:
         raise AssertionError(engine)
 
-    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str, *, has_deadline: bool) -> None:
         raise AssertionError(workflow_id)
 
     def may_open(self, request: StartRequest) -> NoReturn:

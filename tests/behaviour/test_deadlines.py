@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, sleep, sleep_async, step, workflow, write_stream, write_stream_async
+from dbosflow import (
+    Engine,
+    WorkflowStatus,
+    map_workflow_async,
+    sleep,
+    sleep_async,
+    step,
+    workflow,
+    write_stream,
+    write_stream_async,
+)
 from dbosflow.errors import ConfigurationError, StreamFailedError, WorkflowCancelledError, WorkflowTimeoutError
 from tests.behaviour.expiring import expire, pass_deadlines
 from tests.behaviour.ledger import note, noted
@@ -115,6 +125,27 @@ async def late_family(*, queue: str | None) -> None:
     await late.options(workflow_id="earlier", queue=queue, timeout=60).start_async()
     await late.options(workflow_id="later", queue=queue, timeout=7200).start_async()
     await asyncio.Event().wait()
+
+
+@workflow
+async def late_leaf(_number: int) -> None:
+    """Ends at once."""
+
+
+@workflow
+async def late_between(depth: int) -> None:
+    if depth:
+        await late_between(depth - 1)
+    await late_leaf(1)
+    await map_workflow_async(late_leaf, [1], concurrency=1)
+    await (await late_leaf.start_async(1)).result_async()
+
+
+def test_children_of_children_have_it_too(engine: Engine, database_url: str) -> None:
+    """At any depth, and also those that would have come whole with their parents' records."""
+    engine.run(late_between.options(timeout=3600), 2)
+    deadlines = "SELECT count(*), count(deadline_at), count(DISTINCT deadline_at) FROM dbosflow.workflow"
+    assert rows(database_url, deadlines) == [(12, 12, 1)]
 
 
 @pytest.mark.parametrize("queue", [None, "nobody serves it"])

@@ -200,10 +200,10 @@ class EngineCore:
         """Whether ``engine`` is this engine, and not another one in the process."""
         return engine is self
 
-    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str, *, has_deadline: bool) -> None:
         """Runs a child whose start has just become durable."""
         assert self._executor is not None
-        launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True)
+        launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True, has_deadline=has_deadline)
         self._executor.runner.launch(launch)
 
     def may_open(self, request: StartRequest) -> bool:

@@ -43,7 +43,7 @@ class ReadOnlyEngine:
         """Whether the replayed run is of this engine, or a handle of this run."""
         return engine is self or self._engine.is_of(engine)
 
-    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str, *, has_deadline: bool) -> None:
         """Does nothing: no start is ever written."""
 
     def may_open(self, request: StartRequest) -> bool:  # noqa: ARG002 (see EnginePort)

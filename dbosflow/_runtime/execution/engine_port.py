@@ -48,8 +48,8 @@ class EnginePort(Protocol):
     def is_of(self, engine: object) -> bool:
         """Whether ``engine`` is this engine, and not another one in the process."""
 
-    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
-        """Runs a child whose start has just become durable."""
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str, *, has_deadline: bool) -> None:
+        """Runs a child whose start has just become durable; ``has_deadline``: its parent has one, and so has it."""
 
     def may_open(self, request: StartRequest) -> bool:
         """Whether the body of a child may begin before its start is written. Callable from any thread."""

@@ -60,9 +60,15 @@ class Launch:
 
     @classmethod
     def of_start(
-        cls, workflow_id: str, request: StartRequest, arguments_text: str, *, is_child: bool = False
+        cls,
+        workflow_id: str,
+        request: StartRequest,
+        arguments_text: str,
+        *,
+        is_child: bool = False,
+        has_deadline: bool = False,
     ) -> Launch:
-        """The launch of a workflow that was started just now."""
+        """The launch of a workflow that was started just now. ``has_deadline``: its parent has one."""
         definition, options = request.definition, request.options
         return cls(
             workflow_id,
@@ -71,6 +77,7 @@ class Launch:
             definition.inputs,
             queue=request.recovery_queue,
             is_child=is_child,
+            has_deadline=has_deadline,
             remaining=None if options is None else options.remaining(),
         )
 

@@ -54,7 +54,7 @@ class ChildStart:
         own = run.settings.version
         request.decide_version(own, version_of(run.queue))
         owned = request.is_for(own) and not request.is_scheduled
-        launch = partial(run.engine.launch_child, child_id, request, arguments_text)
+        launch = partial(run.engine.launch_child, child_id, request, arguments_text, has_deadline=run.has_deadline)
         self._decision = _Decision(launch if owned else None)
         self.start = self._start(owned=owned)
 
