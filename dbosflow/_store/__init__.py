@@ -8,6 +8,7 @@ setup        the settings of a new session
 attempts     retries of a connection, and their errors in words
 connect      opens connections
 connection   a psycopg connection whose waits cost one callback
+thread_connection   one for a thread, whose statements have a limit
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql
 payloads     applies the codecs to payloads in values and results

@@ -28,12 +28,11 @@ from dbosflow._store.attempts import FAILURES, LONGEST_ATTEMPT, SHORTEST_ATTEMPT
 from dbosflow._store.connection import Connection
 from dbosflow._store.setup import Wish, check_pooled, is_to_be_tried_anew, parameters, questions, setting_up
 from dbosflow._store.statements import literal
+from dbosflow._store.thread_connection import ThreadConnection
 from dbosflow.codecs.chain import NO_CODECS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from psycopg.rows import TupleRow
 
     from dbosflow._store.setup import Questions
     from dbosflow.codecs.chain import Codecs
@@ -75,15 +74,15 @@ def connect(
     silence: float | None = None,
     settings: Mapping[str, str] | None = None,
     any_encoding: bool = False,
-) -> psycopg.Connection[TupleRow]:
+) -> ThreadConnection:
     """Opens a connection in autocommit mode, with attempts for up to ``timeout`` seconds.
 
     Args:
         url: the database to connect to.
         timeout: seconds for all attempts.
         pooled: nothing is prepared, or set, in a session that a pooler may pass on to another client.
-        silence: seconds after which the connection breaks if the peer acknowledges nothing of what was sent (where TCP
-            and the system can detect it).
+        silence: seconds after which the connection breaks if there is no answer to a statement. One that is only slow
+            is ended by the server before that, if ``settings`` say so.
         settings: of the session, by ``dbosflow._sessions.wanted``.
         any_encoding: connects even to a database that cannot hold our texts.
 
@@ -99,12 +98,14 @@ def connect(
         if silence is not None and "tcp_user_timeout" in given:
             given["tcp_user_timeout"] = math.ceil(silence * 1000)
         try:
-            connection = psycopg.connect(attempts.target.url, autocommit=True, **given)
+            connection = ThreadConnection.connect(attempts.target.url, autocommit=True, **given)
+            connection.patience = timeout_from_conninfo(given)
             _set_up(connection, setting_up(url, connection.info, wish))
         except FAILURES as error:
             pause = attempts.pause(error)
         else:
             attempts.reached(connection)
+            connection.patience = silence
             return connection
         time.sleep(pause)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +36,13 @@ _CANCEL_AGAIN = 0.1
 """Seconds that a statement gets to end after a cancel request, before the next one goes."""
 _LONGEST_CANCEL = 5.0
 """Seconds for all cancel requests. A connection costs less than a task that hangs, so then it is closed."""
+_SILENT_AFTER = 0.4
+"""Seconds without an answer to a cancel request after which a server counts as silent, which a busy one is not."""
+_SILENT_FOR = 10.0
+"""Seconds for which a silent server gets no other request: services end one after the other, each with its own."""
+
+_silent_until: dict[tuple[str, int], float] = {}
+"""Until when, by the monotonic clock, a server (its host and port) counts as silent."""
 
 
 class Connection(AsyncConnection[TupleRow]):
@@ -151,14 +159,20 @@ class Connection(AsyncConnection[TupleRow]):
         """Asks the server to cancel a statement that is no longer awaited. Otherwise the connection would be stuck.
 
         The request is repeated, because the server ignores one that arrives before it has read the statement. If that
-        does not end the statement, the connection is closed.
+        does not end the statement, the connection is closed; at once if the server is silent.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _LONGEST_CANCEL
+        server, until = (self.info.host, self.info.port), time.monotonic() + _LONGEST_CANCEL
         try:
-            while self._is_active and (left := until - loop.time()) > 0:
-                with suppress(psycopg.Error):
+            while self._is_active and (left := until - (asked := time.monotonic())) > 0:
+                if asked < _silent_until.get(server, 0.0):
+                    break
+                try:
                     await self.cancel_safe(timeout=left)
+                except (psycopg.Error, asyncio.CancelledError) as error:
+                    if time.monotonic() - asked > _SILENT_AFTER:
+                        _silent_until[server] = time.monotonic() + _SILENT_FOR
+                    if isinstance(error, asyncio.CancelledError):
+                        raise
                 with suppress(psycopg.Error, TimeoutError):
                     async with asyncio.timeout(min(_CANCEL_AGAIN, left)):
                         await self._drive(gen, Ready.R)  # the answer may have been read already

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbosflow.cli.options import Commands
 
 _PATIENCE = 2.0
-"""Seconds for the connection, the shortest that libpq allows: a health check is repeated at an interval."""
+"""Seconds for the connection, the shortest that libpq allows, and each answer: a check is repeated at an interval."""
 
 _DESCRIPTION = """\
 Say whether a worker, or a program with an open engine, is alive on this machine
@@ -49,7 +49,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with found_database(args, looks=True) as url, connect(url, timeout=_PATIENCE, pooled=True) as connection:
+    with (
+        found_database(args, looks=True) as url,
+        connect(url, timeout=_PATIENCE, pooled=True, silence=_PATIENCE) as connection,
+    ):
         try:
             workers = of_place(connection, args.schema, this_process(), args.pid)
         except errors.UndefinedTable:

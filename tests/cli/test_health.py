@@ -103,8 +103,9 @@ def test_it_is_one_connection_and_no_engine(shell: Shell, worker: Command) -> No
         "count.py",
         "import sys, threading, psycopg\n"
         "from dbosflow.cli import main\n"
-        "connections, connect = [], psycopg.connect\n"
-        "psycopg.connect = lambda *a, **k: connections.append(connect(*a, **k)) or connections[-1]\n"
+        "connections, connect = [], psycopg.Connection.connect.__func__\n"
+        "def counted(*a, **k): return connections.append(connect(*a, **k)) or connections[-1]\n"
+        "psycopg.Connection.connect = classmethod(counted)\n"
         "started, start = [], threading.Thread.start\n"
         "threading.Thread.start = lambda self: started.append(self.name) or start(self)\n"
         "assert main(['health']) == 0\n"

@@ -68,7 +68,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.engine")
 
 _FLUSH_LIMIT = 5.0
-"""Seconds that the last batches get when the engine closes."""
+"""Seconds that the last batches get when the engine closes, and the release of the lease with them."""
+_RELEASE_LIMIT = 2.0
+"""Seconds for the release if the last batches took all of that."""
 
 
 class Executor:
@@ -301,15 +303,16 @@ class Executor:
 
     async def _end_lease(self) -> None:
         """Writes the last batches, then releases the lease; what is not written by then goes on elsewhere."""
+        until = self._loop.time() + _FLUSH_LIMIT
         try:
-            async with asyncio.timeout(_FLUSH_LIMIT):
+            async with asyncio.timeout_at(until):
                 await self.journal.flush()
         except TimeoutError:
             logger.warning("the last records could not be written in time; their workflows repeat them elsewhere")
         await self.journal.close()
         self.journal.fail_pending()
         try:
-            async with asyncio.timeout(_FLUSH_LIMIT), self.lease.lock:
+            async with asyncio.timeout_at(max(until, self._loop.time() + _RELEASE_LIMIT)), self.lease.lock:
                 try:
                     queues = await self._release_lease()
                 except (psycopg.Error, OSError):  # a connection that broke while idle fails only now

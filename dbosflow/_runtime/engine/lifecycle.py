@@ -77,6 +77,8 @@ class Lifecycle:
     def close(self) -> None:
         """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers.
 
+        A database that does not answer takes up to 30 seconds more. Then the lease ends by itself.
+
         Closing a closed engine does nothing. Its awaitable twin is ``close_async``.
 
         An engine that ``open`` opened and that was never closed is closed when the interpreter exits.
@@ -116,7 +118,10 @@ class Lifecycle:
         self._open_core, self._database = core, database
 
     async def close_async(self) -> None:
-        """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers."""
+        """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers.
+
+        A database that does not answer takes up to 30 seconds more. Then the lease ends by itself.
+        """
         core = self._taken_core()
         if core is None:
             return

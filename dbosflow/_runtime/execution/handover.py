@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.runner")
 
+_RELEASE_LIMIT = 1.0
+"""Seconds for a release that begins at the end of the grace."""
 _LEFTOVER_GRACE = 1.0
 """Seconds that stopped bodies get to return when the engine closes."""
 
@@ -28,7 +31,9 @@ async def hand_over(runs: list[Run], grace: float, ownership: OwnershipPort) -> 
             return
         stopped = [run for one in done if (run := running.pop(one)).stopping is not None and one.result() is None]
         if stopped and running:  # the last ones go with the worker
-            await ownership.release(stopped)
+            with suppress(TimeoutError):  # and so do these
+                async with asyncio.timeout_at(max(deadline, loop.time() + _RELEASE_LIMIT)):
+                    await ownership.release(stopped)
 
 
 async def wait_for_code(runs: list[Run]) -> None:

@@ -8,10 +8,12 @@ the journal is notified, stops the worker's runs and takes a new lease.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dbosflow._runtime.process.threads import ThreadService
+from dbosflow._sessions import wanted
 from dbosflow._store import worker
 from dbosflow._store.connect import connect
 
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from psycopg import Connection
-
+    from dbosflow._store.thread_connection import ThreadConnection
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.leases")
@@ -51,7 +52,7 @@ class LeaseRenewer(ThreadService):
         self._settings = settings
         self._lease = lease
         self._on_lease_over = on_lease_over
-        self._connection: Connection[Any] | None = None
+        self._connection: ThreadConnection | None = None
 
     def run(self) -> None:
         """Renews until the engine closes."""
@@ -66,14 +67,24 @@ class LeaseRenewer(ThreadService):
                 pause = _RETRY
         self._disconnect()
 
+    async def close(self) -> None:
+        """Ends the renewals: an answer that is not there is waited for no more."""
+        self.closing.set()
+        if (connection := self._connection) is not None:
+            connection.patience = 0.0
+        await super().close()
+
     def _renew(self) -> None:
         connection = self._connection
         if connection is None or connection.closed:
+            silence = self._settings.lease / 2  # leaves time to try another connection, or another host
             connection = self._connection = connect(
                 self._url,
                 timeout=self._settings.lease / _RENEWALS_A_LEASE,
                 pooled=bool(self._settings.pooled),
-                silence=self._settings.lease / 2,  # leaves time to try another connection, or another host
+                silence=silence,
+                # Else each statement that waits for a lock, and is given up, would leave a session behind that waits.
+                settings=wanted({"statement_timeout": str(math.ceil(silence * 1000))}),
             )
         lease, worker_id = self._lease, self._lease.id
         sent_at = time.monotonic()

@@ -112,5 +112,6 @@ class Notifier(Service):
             self._timer.cancel()
         with suppress(psycopg.Error):  # then these hints are lost, as any may be
             if self._topics and (connection := self._session.ready) is not None:
-                await notify(connection, self._schema, self._topics)
+                with connection.given_up_after(_LAST_ANSWER):
+                    await notify(connection, self._schema, self._topics)
         await self._session.close()
