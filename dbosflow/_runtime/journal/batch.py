@@ -263,9 +263,7 @@ def _add_starts(rows: BatchRows, starts: Sequence[Start]) -> None:
         added.add(start.workflow_id)
         others.add(start.workflow_id)
         ending = start.outcome
-        outcome = (
-            None if ending is None else (ending.status, ending.output, ending.error)
-        )  # the fields of an OutcomeRow
+        outcome = None if ending is None else (ending.status, ending.output, ending.error)  # as an OutcomeRow
         rows.add_start(start_row(start), start.options, outcome)
         if isinstance(start.content, Slice):
             rows.first_records += start.content.records

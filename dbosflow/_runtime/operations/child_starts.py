@@ -104,9 +104,11 @@ class ChildStart:
         """
         run = self._run
         run.body_begins()
-        self._decision.opened = run.engine.open_child(self.child_id, self._request, self._text)
-        if self._decision.opened is None:
-            run.body_ended()
+        try:
+            self._decision.opened = run.engine.open_child(self.child_id, self._request, self._text)
+        finally:
+            if self._decision.opened is None:
+                run.body_ended()
 
     async def opened(self) -> None:
         """Waits until the start is to be written."""

@@ -324,7 +324,7 @@ async def test_a_message_of_its_step_goes_out_when_it_has_a_row(engine: Engine, 
 
 @workflow
 async def whole_sleeps() -> None:
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()  # until it is cancelled
 
 
 # -- namesakes ---------------------------------------------------------------------------------------------------------
