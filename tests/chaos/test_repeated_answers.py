@@ -66,7 +66,9 @@ def test_a_repeated_act_waits_for_the_standby_like_the_first_one(server: Node, a
         server.require_standby("nobody")
         try:
             done = _begun(lambda: ACTS[act](client, act, token))
-            ((first,),) = eventually(lambda: server.ask(_WAITING), timeout=PATIENCE)
+            eventually(lambda: done.done() or server.ask(_WAITING), timeout=PATIENCE)
+            assert not done.done()
+            ((first,),) = server.ask(_WAITING)
             server.ask("SELECT pg_terminate_backend(%s)", first)
             eventually(lambda: done.done() or server.ask(f"{_WAITING} AND pid <> %s", first), timeout=PATIENCE)
             assert not done.done()

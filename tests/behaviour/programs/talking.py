@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from dbosflow import read_input, read_input_async, workflow
@@ -33,6 +32,8 @@ def listening_on_thread(count: int) -> list[Any]:
 
 
 @workflow(inputs=["chat", "unused"])
-async def ending_soon(pause: float) -> None:
-    """Ends while others write to it."""
-    await asyncio.sleep(pause)
+async def ending_soon(count: int) -> None:
+    """Ends while others write to it: once it has read so many values."""
+    async for item in read_input_async("chat"):
+        if item.offset + 1 == count:
+            break

@@ -54,9 +54,16 @@ class Node(Postgres):
         self.ask("SELECT pg_promote(true, %s)", int(PATIENCE))
 
     def require_standby(self, name: str) -> None:
-        """From now on a commit waits for the standby ``name``; none, if that is empty."""
+        """From now on a commit waits for the standby ``name``; none, if that is empty.
+
+        Sessions are told by the checkpointer. It has the signal once a new session has the setting; the first of two
+        checkpoints may begin before it reads the setting, the second one does not.
+        """
         self.ask(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
         self.ask("SELECT pg_reload_conf()")
+        eventually(lambda: self.ask("SHOW synchronous_standby_names") == [(name,)], timeout=PATIENCE)
+        for _ in range(2):
+            self.ask("CHECKPOINT")
 
     def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What this server says, whether or not it is the primary."""
