@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History
     from dbosflow._store.used_units import UsedUnits
     from dbosflow.definitions import WorkflowDef
@@ -66,7 +67,7 @@ class NoEngine:
     async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> NoReturn:  # noqa: FBT001
         raise AssertionError(workflow_id)
 
-    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
+    async def cancel_children(self, workflow_id: str, request: CancelRequest | None) -> None:
         raise AssertionError(workflow_id)
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> NoReturn:

@@ -21,7 +21,7 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import ConfigurationError, StreamFailedError, WorkflowCancelledError, WorkflowTimeoutError
-from tests.behaviour.expiring import expire, pass_deadlines
+from tests.behaviour.expiring import PASSED, expire, pass_deadlines
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import disorder, rows
 from tests.support import eventually
@@ -162,6 +162,25 @@ def test_children_have_the_deadline_of_their_parent_or_an_earlier_one(
     for one in ("child", "earlier", "later", "p"):
         with pytest.raises(WorkflowTimeoutError):
             engine.handle(one).result(timeout=PATIENCE)
+    assert disorder(database_url) == []
+
+
+@pytest.mark.parametrize("queue", [None, "nobody serves it"])
+def test_a_child_that_its_alarm_has_missed_fails_for_it_too(database_url: str, queue: str | None) -> None:
+    """It began in that moment, or was not among the first that the alarm has found: its parent cancels it no sooner."""
+    with Engine(database_url, safety_poll=1000.0) as engine:
+        engine.start(late_family.options(workflow_id="p", timeout=3600), queue=queue)
+        eventually(lambda: rows(database_url, "SELECT count(*) FROM dbosflow.workflow") == [(4,)])
+        with psycopg.connect(database_url) as connection:  # nobody sees the children's deadlines before the commit
+            connection.execute(PASSED, (["child", "earlier", "later"],))
+            expire(engine, "p")
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            eventually(lambda: rows(database_url, waits) == [(1,)])  # the parent, which asks for them
+        for one in ("child", "earlier", "later", "p"):
+            with pytest.raises(WorkflowTimeoutError):
+                engine.handle(one).result(timeout=PATIENCE)
     assert disorder(database_url) == []
 
 

@@ -30,6 +30,7 @@ from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.repository import not_found
+from dbosflow._runtime.runs.end_request import reason_for_children
 from dbosflow._runtime.schedules.declarations import Declarations
 from dbosflow._runtime.schedules.requests import ScheduleRequests
 from dbosflow._runtime.schedules.scheduler import Scheduler
@@ -37,6 +38,7 @@ from dbosflow._runtime.streams.cursor import StreamCursor
 from dbosflow._runtime.streams.event_reader import wait_for_event
 from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._store.migrate import ensure_schema, named_errors
+from dbosflow._store.notify import ALARM_TOPIC
 from dbosflow.errors import EngineClosedError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, Resumption
 from dbosflow.unreadable import readable
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.message import LastValue
     from dbosflow._store.stream import Page
     from dbosflow._store.used_units import UsedUnits
@@ -238,9 +241,14 @@ class EngineCore:
             raise not_found(workflow_id)
         return Resumption("resumed" if change.outcome == "resumed" else "unchanged", change.status)
 
-    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
+    async def cancel_children(self, workflow_id: str, request: CancelRequest | None) -> None:
         """Requests the cancellation of a workflow's children."""
+        reason = reason_for_children(workflow_id, request)
         await self.acts.cancel_children(self.patient_repository, workflow_id, reason)
+        if (
+            request is not None and request.timed_out
+        ):  # so has the deadline of children that began behind the alarm's look
+            self.announce([ALARM_TOPIC])
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow, made by the engine's own function."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.stream import Page
     from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Outcome, Started
@@ -79,7 +80,7 @@ class ReadOnlyEngine:
         """Waits until a workflow has ended, and returns how."""
         return await self._engine.outcome(workflow_id, ended=ended)
 
-    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
+    async def cancel_children(self, workflow_id: str, request: CancelRequest | None) -> None:
         """Cancels nothing."""
 
     async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: ARG002, FBT001 (see HandlePort)

@@ -28,7 +28,7 @@ from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.replay.branch import ThreadOwner
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
-from dbosflow._runtime.runs.end_request import ending_of, reason_for_children
+from dbosflow._runtime.runs.end_request import ending_of
 from dbosflow._runtime.runs.entries import Continuation, Ending
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import ContinueAsNewError, DefinitionError, NonDeterminismError, ThreadLimitError
@@ -164,8 +164,7 @@ class Bodies:
         """
         if run.stopping is None:
             await run.loop_driver.durable(run)
-        reason = reason_for_children(run.workflow_id, run.request)
-        await run.engine.cancel_children(run.workflow_id, reason)
+        await run.engine.cancel_children(run.workflow_id, run.request)
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:

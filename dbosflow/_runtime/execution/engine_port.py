@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.stream import Page
     from dbosflow._store.used_units import UsedUnits
     from dbosflow._store.workflow import Outcome, Started
@@ -81,8 +82,8 @@ class EnginePort(Protocol):
     async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: FBT001 (by the host)
         """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""
 
-    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
-        """Requests the cancellation of a workflow's children."""
+    async def cancel_children(self, workflow_id: str, request: CancelRequest | None) -> None:
+        """Requests the cancellation of a workflow's children, for the request that ends the workflow."""
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow."""

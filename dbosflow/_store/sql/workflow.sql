@@ -188,6 +188,7 @@ RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.inpu
 -- reports that, and the statement is repeated. A blocked or waiting workflow is queued again to get an owner. With `children` the
 -- request includes all descendants below, down to the first generation that has ended; a child whose start has not
 -- arrived yet is cancelled by its parent. With `statuses`, one of the given ids that has another status by now is left alone.
+-- Of the children of one, those whose own deadline has passed are left to the alarm: they fail for it, as their parent does.
 WITH RECURSIVE tree AS (
     SELECT asked.id
     FROM (
@@ -219,6 +220,7 @@ WITH RECURSIVE tree AS (
     FROM dbosflow.workflow w
     WHERE w.id = ANY(ARRAY(SELECT id FROM tree)) AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
       AND (:statuses::text[] IS NULL OR w.status = ANY(:statuses::text[]) OR NOT w.id = ANY(:ids::text[]))
+      AND (:parent_id::text IS NULL OR w.deadline_at IS NULL OR w.deadline_at > now() OR w.cancel_requested_at IS NOT NULL)
     ORDER BY w.id
     FOR UPDATE
 ), error AS MATERIALIZED (
