@@ -13,9 +13,10 @@ import pytest
 from dbosflow import Engine, branch, current, step, workflow, write_stream, write_stream_async
 from dbosflow.errors import BranchError, ConfigurationError
 from tests.behaviour.tables import records
+from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 PATIENCE = 60.0
 
@@ -321,3 +322,29 @@ def test_a_region_ends_with_its_block_however_that_ends(database_url: str, engin
 
     assert engine.run(flow.options(workflow_id="w")) == 3
     assert {key for key, _ in records(database_url, "w")} == {"echoed#0", "echoed#1", "echoed#2"}
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_an_abandoned_generator_is_warned_of(engine: Engine, caplog: Any, *, goes_on: bool) -> None:
+    """Whether the body goes on or is over when Python closes it: the workflow succeeds, and asyncio reports nothing."""
+    over = asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            over.set()
+            await echoed(1)
+
+    @workflow
+    async def flow() -> int:
+        async for _ in numbers():
+            break
+        if goes_on:
+            await over.wait()
+        return 2
+
+    assert engine.run(flow) == 2
+    eventually(lambda: caplog.records)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "contextlib.aclosing" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import contextmanager
 from types import CodeType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.process.exits import Contained
 from dbosflow._runtime.replay.branch import SCOPE, running_coroutine
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import BranchError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from dbosflow._runtime.replay.branch import RunningOwner
+
+logger = logging.getLogger("dbosflow.run")
 
 _WAIT_FOR = asyncio.wait_for.__code__
 _AS_COMPLETED: set[CodeType] = {asyncio.as_completed.__code__}
@@ -44,7 +48,8 @@ class BranchTaskFactory:
     """The loop's task factory while an engine is open: names the tasks of workflows, leaves all others as they were.
 
     A task made by a callback, or by the event loop for an abandoned async generator, has no place in a branch's order.
-    So it is no branch, and the durable operations that it asks for are refused.
+    So it is no branch, and the durable operations that it asks for are refused: the generator's with a warning, since
+    nobody waits for that task.
     """
 
     def __init__(self, previous: TaskFactory) -> None:
@@ -65,7 +70,7 @@ class BranchTaskFactory:
         if maker is not None and not maker.operating and maker.branch.run.may_branch and scope is not None:
             coro = wrapped = _wrapped(coro, maker)
         elif hasattr(scope, "run"):  # in a step, or a branch that is over: the coroutine is the user's all the same
-            coro = Contained(coro)
+            coro = Contained(_close(coro, scope.run.workflow_id) if _is_closing(coro) else coro)
         if context is not None:
             options["context"] = context
         if self.previous is None:
@@ -92,6 +97,24 @@ def _wrapped(coro: Any, maker: RunningOwner) -> BranchCoroutine:
     run = maker.branch.run
     run.ensure_sequencer()
     return BranchCoroutine(coro, type(maker.branch)(run, "", maker.branch))
+
+
+def _is_closing(coro: Any) -> bool:
+    """Whether it closes an async generator, as the event loop does with one that was abandoned."""
+    return type(coro).__name__ == "async_generator_athrow"
+
+
+async def _close(closing: Any, workflow_id: str) -> None:
+    """Closes an abandoned async generator."""
+    try:
+        await closing
+    except (BranchError, RunStopped):
+        logger.warning(
+            "workflow %s has abandoned an async generator, whose clean-up was refused: when that runs is timing. "
+            "Close it in the body, with contextlib.aclosing",
+            workflow_id,
+            exc_info=True,
+        )
 
 
 @contextmanager
