@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dbosflow._runtime.execution.isolation import awaited, body_of, context_of, in_time, is_awaitable, run_in
+from dbosflow._runtime.execution.turn_share import SHARE, TurnShare
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.replay import cancellations
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing, elsewhere, pause_of
@@ -33,9 +34,6 @@ Driver: TypeAlias = "DriverPort[Run, StepAttempt]"
 
 _NO_THREAD_PAUSE = 0.5
 """Seconds after which a step that got no thread asks for one again."""
-_YIELD_EVERY = 64
-"""Outcomes of relaxed steps, of whichever runs, after which code on the loop yields control. That would end an opening,
-which has as many for itself."""
 
 
 def drive(operation: Coroutine[Any, Any, T]) -> T:
@@ -65,8 +63,7 @@ class LoopDriver:
     def __init__(self, step_threads: ThreadPool) -> None:
         self._loop = asyncio.get_running_loop()
         self._step_threads = step_threads
-        self._handed_on = 0
-        """The outcomes of relaxed steps that were handed on at once since code on the loop has yielded or waited."""
+        self._share = TurnShare(self._loop)
 
     @property
     def _is_here(self) -> bool:
@@ -89,10 +86,8 @@ class LoopDriver:
         if run.sequencer is not None:
             await run.sequencer.hand_on()
             return
-        self._handed_on += 1
-        if self._handed_on >= _YIELD_EVERY and (run.opening is None or run.buffer.ahead >= _YIELD_EVERY):
-            self._handed_on = 0
-            await asyncio.sleep(0)  # code that never waits would hold up the loop, and so its own commits
+        if self._share.use() and (run.opening is None or run.buffer.ahead >= SHARE):  # which to yield would end
+            await self._share.next()
 
     def new_waiter(self) -> Waiter:
         """A future of this loop."""
@@ -226,7 +221,6 @@ class LoopDriver:
         if not self._is_here:
             await asyncio.to_thread(drive, run.thread_driver.durable(run))
             return
-        self._handed_on = 0
         durable = asyncio.get_running_loop().create_future()
         run.add_barrier(durable)
         await durable
