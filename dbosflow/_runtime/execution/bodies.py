@@ -125,7 +125,8 @@ class Bodies:
 
     def _end_soon(self, run: Run, ending: Ending | None) -> None:
         succeeds = ending is not None and not ending.undoes and not run.awaits_delivery
-        concludes = (run.compensations is not None and not succeeds) or isinstance(ending, Continuation)
+        undoes = run.compensations is not None and (not succeeds or run.was_undone)
+        concludes = undoes or isinstance(ending, Continuation)
         if run.stopping is None and (run.cancelled or run.sequencer is not None or concludes):
             self._task(self._conclude(run, ending), run)
             return

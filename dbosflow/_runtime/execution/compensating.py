@@ -14,6 +14,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.delivery import ensure_record
 from dbosflow._runtime.execution.run import RunBranch
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
+from dbosflow._runtime.runs.compensations import UNDONE
 from dbosflow._runtime.runs.end_request import ending_of
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.failures import with_notes
@@ -37,7 +38,11 @@ async def compensated(run: Run, ending: Ending) -> Ending:
     """
     compensations = run.compensations
     assert compensations is not None
-    if not ending.undoes or not (compensations.left or compensations.begun):
+    if not ending.undoes:
+        if run.was_undone:
+            raise run.disagree("has ended without an error", UNDONE, compensations.begun)
+        return ending
+    if not (compensations.left or compensations.begun):
         return ending
     run.begin_compensating()
     if run.cancelled:
@@ -53,13 +58,20 @@ async def compensated(run: Run, ending: Ending) -> Ending:
 
 
 async def _time_left(run: Run) -> float | None:
-    """Puts on record that the compensations begin; returns the seconds that they have, from the first beginning on."""
+    """Puts on record that the compensations begin, and how many; returns the seconds that they have from there on.
+
+    What is carried out is on record by its place among those of its name: one more or less, and each would take the
+    record of another one.
+    """
     compensations, limit = run.compensations, run.definition.compensation_timeout
     assert compensations is not None
-    begun = compensations.begun
+    registered, begun = str(len(compensations.left)), compensations.begun
     if begun is not None:
+        if begun.output not in (None, registered):  # versions before have not recorded it
+            asked = f"has registered {registered} compensations"
+            raise run.disagree(asked, f"{begun.output} that were being carried out", begun)
         return None if begun.remaining is None else begun.remaining - run.age
-    await run.loop_driver.commit(run, Record(COMPENSATING, RecordKind.COMPENSATING, delay=limit))
+    await run.loop_driver.commit(run, Record(COMPENSATING, RecordKind.COMPENSATING, output=registered, delay=limit))
     return limit
 
 

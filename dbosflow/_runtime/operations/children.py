@@ -114,6 +114,7 @@ async def _start(operation: DurableOperation, request: StartRequest, child_id: s
     """Writes a child's start with the record of it."""
     run, driver = operation.run, operation.driver
     child = ChildStart(run, operation.key, request, child_id, request.arguments_text())
+    run.check_may_follow(operation.key)
     if is_awaited and child.may_open():
         # A sync child may need the thread of its parent.
         awaits = None if request.definition.is_async else child_id

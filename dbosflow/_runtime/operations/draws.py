@@ -43,6 +43,7 @@ def drawn(branch: RunBranch, draw: Draw[T], fresh: Callable[[], T]) -> T:
             return load(run, draw.codec, record.output, f"key {key!r}", record)
         if run.sequencer is None:  # otherwise the record is held back while others replay
             run.check_all_asked(f"asks for {key!r}, which is not on record")
+            run.check_may_follow(key)
         text, value = draw.codec.round_trip(fresh())
         kept = run.environment.on_drawn(run, key, text)
         if kept != text:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.opening import Opening
     from dbosflow._store.step import Recorded
 
+_CALLS = frozenset({RecordKind.CHILD, RecordKind.MAP})
+"""Operations whose arguments may be refused, which is on no record: they say themselves when they begin."""
+
 
 class Operation:
     """An operation of a branch, under way in the block: it has its key; callers other than the branch are refused."""
@@ -131,8 +134,11 @@ class DurableOperation(Operation):
                 except asyncio.CancelledError:  # even before the operation began
                     await self.driver.record_cancellation(run, self.key)
                     raise
-        if run.awaits_delivery and self.record is None:
-            await self.driver.hold(run)
+        if self.record is None and run.compensations is not None:
+            if run.awaits_delivery:
+                await self.driver.hold(run)
+            if self.kind not in _CALLS:
+                run.check_may_follow(self.key)
 
     async def _wait_for_start(self, opening: Opening) -> None:
         """Waits until the workflow has a row: before, nobody may notice what the operation does."""

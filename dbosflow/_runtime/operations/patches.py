@@ -29,6 +29,8 @@ def patched(branch: RunBranch, name: str) -> bool:
         return True
     if run.environment.has_ended or run.is_replaying or run.next_of(branch.path) is not None or _values_to_come(run):
         return False
+    if run.was_undone:  # by the old code: it failed on this path
+        return False
     run.append(Record(key, RecordKind.PATCHED))
     return True
 

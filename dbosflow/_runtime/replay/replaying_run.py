@@ -15,6 +15,7 @@ from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.replay.plain_timers import PlainTimers
 from dbosflow._runtime.replay.recorded_order import RecordedOrder
 from dbosflow._runtime.replay.sequencer import Sequencer
+from dbosflow._runtime.runs.compensations import UNDONE
 from dbosflow._runtime.runs.end_request import message_of
 from dbosflow._runtime.runs.state import RunState, RunStopped
 from dbosflow._runtime.runs.state_ports import StateEnvironment
@@ -182,6 +183,15 @@ class ReplayingRun(RunState):
         if order is not None and order.left:
             there = order.first_left or ""
             raise self.disagree(does, f"{there!r} behind that", there)
+
+    def check_may_follow(self, key: str) -> None:
+        """Raises the error that parks the workflow, if the body begins something where it was over on record.
+
+        A run with other branches is left alone: what was under way in one of them then is on no record.
+        """
+        if self.was_undone and self.request is None and self.sequencer is None and not self.compensating:
+            assert self.compensations is not None
+            raise self.disagree(f"asks for {key!r}, which is not on record", UNDONE, self.compensations.begun)
 
     def replay_begins(self) -> None:
         """The body is about to begin, on the loop. A replay that is stalled for long gets a sequencer."""

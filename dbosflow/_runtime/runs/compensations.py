@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dbosflow._store.step import History, Recorded
     from dbosflow.definitions import StepDef
 
+UNDONE = "that it failed here, and was being undone"
+"""What the records hold where a body's compensations have begun, for the error that parks the workflow."""
+
 
 class Compensation(NamedTuple):
     """A step that undoes something."""

@@ -34,6 +34,11 @@ class Requested:
         return self.compensations is not None and self.compensations.under_way
 
     @property
+    def was_undone(self) -> bool:
+        """Whether the records hold that the body had failed, and that its compensations had begun."""
+        return self.compensations is not None and self.compensations.begun is not None
+
+    @property
     def awaits_delivery(self) -> bool:
         """Whether the body is to be notified of a request: nothing new begins meanwhile, what is under way goes on."""
         if self.request is None or self.cancelled or self.compensations is None:
