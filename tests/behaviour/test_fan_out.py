@@ -21,6 +21,7 @@ from dbosflow import (
     workflow,
 )
 from dbosflow.errors import ConfigurationError, NonDeterminismError, SerializationError, WorkflowBlockedError
+from tests.behaviour.interruption import Interruption
 from tests.behaviour.tables import disorder, records, rows
 from tests.support import eventually_async
 
@@ -33,6 +34,7 @@ class Watched:
     def __init__(self) -> None:
         self.bodies: list[int] = []
         self.most = self.now = 0
+        self.length = 4
         self.gates: dict[int, asyncio.Event] = {}
 
 
@@ -313,3 +315,31 @@ async def test_outside_of_workflows_they_are_plain_waits(database_url: str) -> N
     no_handles: Any = ["an-id"]
     with pytest.raises(ConfigurationError, match="'an-id' is no handle"):
         await wait_first_async(no_handles)
+
+
+SHORT = Interruption()
+"""Where the first pass of the map over a list that gets shorter ends."""
+
+
+@workflow
+async def fan_out_until_short(number: int) -> int:
+    if number == 2:
+        await SHORT.point_async()
+    return await fan_out_work(number)
+
+
+@workflow
+async def fan_out_shorter() -> list[int]:
+    return await map_workflow_async(fan_out_until_short, range(WATCHED.length), concurrency=2)
+
+
+def test_a_list_that_is_shorter_than_what_has_begun_contradicts_its_records(database_url: str) -> None:
+    """Also while the map is under way: no child that has begun is left alone."""
+    workflow_id = SHORT.first_pass(database_url, fan_out_shorter)
+    WATCHED.length = 2
+    with Engine(database_url) as engine, pytest.raises(WorkflowBlockedError, match=r"over 2 items .* item 2 that has"):
+        engine.handle(workflow_id).result(timeout=60)
+    WATCHED.length = 4
+    with Engine(database_url) as engine:
+        engine.resume(workflow_id)
+        assert engine.handle(workflow_id).result(timeout=60) == [0, 2, 4, 6]

@@ -60,6 +60,7 @@ async def map_workflow(
         async def live() -> Record:
             began, error = time.monotonic(), None
             mapping.check_arguments()
+            run.check_may_follow(key)
             try:
                 wait = DurableWait(mapping.standing)
                 await operation.driver.wait(run, mapping.run(), awaits=run.workflow_id, wait=wait)
@@ -70,9 +71,12 @@ async def map_workflow(
                 error = mapping.results[failed][1]
             return Record(key, RecordKind.MAP, output=str(len(requests)), error=error, elapsed=elapsed)
 
+        asked = f"maps workflow {definition.name!r} over {len(requests)} items at key {key!r}"
+        behind = run.recorded(item_key(key, len(requests)))
+        if behind is not None:
+            raise run.disagree(asked, f"item {len(requests)} that has begun", behind)
         found = await operation.outcome(live)
         if found.output != str(len(requests)):
-            asked = f"maps workflow {definition.name!r} over {len(requests)} items at key {key!r}"
             raise run.disagree(asked, f"{found.output} items", operation.record)
         if found.error is not None:
             raise _failure(run, found.error, key, operation.record)
