@@ -204,6 +204,55 @@ with Engine(sys.argv[1], executes=False) as engine:
     assert done.returncode == 42
 
 
+FORKING = """
+import asyncio, os, signal, sys, warnings
+warnings.simplefilter("ignore")
+from dbosflow import Engine, step, workflow
+
+@step
+async def one() -> int:
+    return 1
+
+async def forked(how):
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        if how == "exits":
+            sys.exit(7)
+        if how == "raises":
+            raise ValueError
+        if how == "waits":
+            await asyncio.Event().wait()
+        return 2
+    return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1])
+
+@step
+async def forked_in_a_task(how):
+    return await asyncio.create_task(forked(how))
+
+@workflow
+async def forking(how: str, place: str) -> int:
+    await one()
+    code = await (forked_in_a_task(how) if place == "task" else forked(how))
+    return code + await one()
+
+with Engine(sys.argv[1]) as engine:
+    print(engine.run(forking, *sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("place", ["body", "task"])
+@pytest.mark.parametrize(("how", "expected"), [("exits", "8"), ("raises", "2"), ("waits", "2"), ("returns", "2")])
+def test_a_child_forked_on_the_loop_ends_where_it_comes_back_to_it(
+    database_url: str, how: str, expected: str, place: str
+) -> None:
+    """By its ``sys.exit()``, or with a word why. Its parent, whose connections it has, goes on."""
+    command = [sys.executable, "-c", FORKING, database_url, how, place]
+    done = subprocess.run(command, env=os.environ, timeout=PATIENCE, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [expected]
+    assert ("forked in a workflow" in done.stderr) == (how != "exits")
+
+
 def test_workflows_in_another_schema_are_not_seen(database_url: str) -> None:
     """Engines of different schemas share a database, and nothing else."""
     with Engine(database_url, schema='else"where') as engine:

@@ -16,6 +16,8 @@ from collections.abc import Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.process.copies import leave_copy, process
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
@@ -96,10 +98,16 @@ class Contained(Coroutine[Any, Any, Any]):
         self._coroutine.close()
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
+        number = process.number
         try:
             return resume(*values)
         except (SystemExit, KeyboardInterrupt) as error:
+            if process.number != number:
+                leave_copy()
             return contained(asyncio.current_task(), error)
+        finally:
+            if process.number != number:
+                leave_copy()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods

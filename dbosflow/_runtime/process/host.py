@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 import threading
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from dbosflow._runtime.process.copies import process
 from dbosflow._runtime.process.exits import Contained
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
@@ -33,21 +33,6 @@ logger = logging.getLogger("dbosflow.engine")
 _LONGEST_START = 5.0
 """Seconds for the loop's thread to report that it runs. That takes a millisecond; closing must not hang if it died."""
 
-
-class _Process:
-    """The identity of this process among forked ones, kept since asking the kernel takes as long as a start."""
-
-    number = 0
-
-
-_process = _Process()
-
-
-def _count_fork() -> None:
-    _process.number += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
 
 _hosts: weakref.WeakSet[Host] = weakref.WeakSet()
 
@@ -79,7 +64,7 @@ class Host:
         """The calls for which other threads or loops wait."""
         self.on_death: Callable[[], None] = lambda: None
         """Called when the loop has ended by itself: nothing will run on it any more."""
-        self._process = _process.number
+        self._process = process.number
         self.is_under_test = False
         """Whether a test has taken over the engine: then plain calls of workflows are what they seem."""
         _hosts.add(self)
@@ -87,11 +72,11 @@ class Host:
     def attach(self) -> None:
         """Makes the running loop the engine's."""
         self._loop, self._failure = asyncio.get_running_loop(), None
-        self._process = _process.number
+        self._process = process.number
 
     def start(self) -> None:
         """Starts a loop for the engine in a background thread."""
-        self._process = _process.number
+        self._process = process.number
         self._stopping, self._failure = False, None
         self._ready.clear()
         thread = self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
@@ -121,12 +106,12 @@ class Host:
     @property
     def is_open(self) -> bool:
         """Whether the host has a loop in this process."""
-        return self._loop is not None and self._process == _process.number
+        return self._loop is not None and self._process == process.number
 
     @property
     def is_forked(self) -> bool:
         """Whether the host belongs to the process that this one was forked from."""
-        return self._loop is not None and self._process != _process.number
+        return self._loop is not None and self._process != process.number
 
     @property
     def is_dead(self) -> bool:
@@ -137,7 +122,7 @@ class Host:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The engine's loop."""
         loop = self._loop
-        if self._process != _process.number and loop is not None:
+        if self._process != process.number and loop is not None:
             msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
             raise EngineClosedError(msg)
         if self._failure is not None:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records import keys
+from dbosflow._runtime.process.copies import leave_copy, process
 from dbosflow._runtime.process.exits import contained
 from dbosflow._runtime.replay.branch import running, running_coroutine
 from dbosflow.functions import local_name
@@ -88,9 +89,12 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         self.waiting = None
         before, running.coroutine = running.coroutine, self
         running_code.current = self
+        number = process.number
         try:
             self.waiting = awaited = resume(*values)
         except (SystemExit, KeyboardInterrupt) as error:
+            if process.number != number:
+                leave_copy()
             task = self.task
             self._finish()
             return self._exited(task, error)
@@ -102,6 +106,8 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
                 raise asyncio.CancelledError(str(run.stopping)) from None
             raise
         finally:
+            if process.number != number:  # forked meanwhile
+                leave_copy()
             running.coroutine = running_code.current = before
         return awaited
 
