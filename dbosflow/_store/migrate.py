@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.database")
 
 # The newest revision. Revisions are four digits, each greater than the one before.
-HEAD = "0025"
+HEAD = "0026"
 
 # From this revision on keys have the form that `_records/keys.py` gives them.
 _KEYS = "0008"

@@ -389,7 +389,7 @@ CREATE TABLE dbosflow.retention (
 
 -- The oldest code that may use this schema. Older code refuses to open it.
 CREATE TABLE dbosflow.compatibility (
-    oldest_code integer NOT NULL
+    oldest_code integer NOT NULL PRIMARY KEY               -- for publications, as of all tables; there is one row
 );
 INSERT INTO dbosflow.compatibility (oldest_code) VALUES (1);
 

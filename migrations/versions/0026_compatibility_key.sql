@@ -1,0 +1,1 @@
+ALTER TABLE dbosflow.compatibility ADD PRIMARY KEY (oldest_code);
