@@ -54,6 +54,12 @@ async def ancestors(connection: AsyncConnection[Any], schema: str, workflow_id: 
     return {row["id"] for row in await fetch_all(connection, schema, _TABLE, "ancestors", workflow_id=workflow_id)}
 
 
+async def shared(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The forks among them that have not ended, each with a child that it shares, and with that one's parent."""
+    rows = await fetch_all(connection, schema, _TABLE, "shared", ids=list(ids))
+    return [(row["id"], row["child_id"], row["parent_id"]) for row in rows]
+
+
 async def existing(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> list[str]:
     """Those of the ids that are taken, in order."""
     return sorted(row["id"] for row in await fetch_all(connection, schema, _TABLE, "existing", ids=list(ids)))

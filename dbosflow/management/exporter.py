@@ -37,6 +37,8 @@ class Exporter:
         self._lines: list[str] = []
         self._size = 0
         self._written: set[str] = set()
+        self._shared: list[tuple[str, str, str]] = []
+        """Forks with children that they share with others, and whose those are."""
         self.trees = 0
         self.rows = 0
 
@@ -56,6 +58,7 @@ class Exporter:
         for workflow_id in dict.fromkeys(ids):
             if not asked & await transfer.ancestors(self._connection, self._schema, workflow_id):
                 await self._tree(workflow_id, columns, may_be_gone=selected)
+        self._refuse_missing()
         await self._write(footer(self.trees))
         await self._flush()
 
@@ -71,6 +74,7 @@ class Exporter:
             ids = [one for one in found if one not in self._written]
             await self._write({"tree": workflow_id, "workflows": len(ids)})
             before = self.rows
+            self._shared += await transfer.shared(self._connection, self._schema, ids)
             for table, names in columns.items():
                 for start in range(0, len(ids), _IDS):
                     await self._rows(table, names, ids[start : start + _IDS])
@@ -79,6 +83,15 @@ class Exporter:
         self.trees += 1
         if self._progress is not None:
             self._progress(self.workflows)
+
+    def _refuse_missing(self) -> None:
+        for fork, child, parent in self._shared:
+            if child not in self._written:
+                msg = (
+                    f"workflow {fork!r} is a fork that goes on with child {child!r} of workflow {parent!r}, which "
+                    f"would not be there: export {parent!r} with it, or wait for its end"
+                )
+                raise WorkflowTransferError(msg)
 
     async def _rows(self, table: str, names: list[str], ids: list[str]) -> None:
         async for row in transfer.rows(self._connection, self._schema, table, names, ids):

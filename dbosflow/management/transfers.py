@@ -71,7 +71,8 @@ class Transfers:
 
         Raises:
             WorkflowNotFoundError: no workflow has one of the ids.
-            WorkflowTransferError: one of them, or a descendant, runs.
+            WorkflowTransferError: one of them, or a descendant, runs; or is a fork that goes on with children of a
+                workflow that is not exported with it.
         """
         return await self._host.bridge(self._export(which, file, progress))
 

@@ -80,7 +80,7 @@ CHANGES: dict[str, tuple[list[Any], list[Any], str, str]] = {
     "the last one": (["a", "b", "c"], ["a", "b", "x"], '"x" as value 2', '"c"'),
     "a new first one": (["a", "b", "c"], ["x", "a", "b", "c"], '"x" as value 0', '"a"'),
     "one removed": (["a", "b", "c", "d"], ["a", "c", "d", "e"], '"c" as value 1', '"b"'),
-    "fewer": (["a", "b", "end", "d"], ["a", "b"], "no more than 3 values", '"d" behind'),
+    "fewer": (["a", "b", "end", "d"], ["a", "b"], "no more than 3 values", 'another one behind them, "d"'),
     "none": (["a", "b"], [], '"end" as value 0', '"a"'),
     "another type": ([1, 2, 3], [1, "2", 3], '"2" as value 1', "hold 2"),
     "texts that are as one": (["a,b", "c"], ["a", "b,c"], '"a" as value 0', '"a,b"'),

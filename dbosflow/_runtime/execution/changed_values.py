@@ -112,7 +112,7 @@ def _told(repeated: Repeated, found: _Difference) -> tuple[str, str]:
     if found.place is None:
         return f"writes other values to {where}", "others, which are trimmed"
     if found.is_missing:
-        return f"writes no more than {found.place} values to {where}", f"{found.recorded} behind them"
+        return f"writes no more than {found.place} values to {where}", f"another one behind them, {found.recorded}"
     written = "another value" if found.written is None else found.written
     return f"writes {written} as value {found.place} of {where}", f"{found.recorded}"
 

@@ -33,6 +33,15 @@ WITH RECURSIVE above AS (
 )
 SELECT parent_id AS id FROM above WHERE parent_id IS NOT NULL;
 
+-- name: shared (children that forks among these workflows go on with, and who has started them; index: workflow_pkey)
+SELECT w.id, c.id AS child_id, c.parent_id
+FROM dbosflow.workflow w
+JOIN dbosflow.step s ON s.workflow_id = w.id AND s.kind IN ('child', 'mapped')
+CROSS JOIN LATERAL (
+    SELECT c.id, c.parent_id FROM dbosflow.workflow c WHERE c.id = s.child_id AND c.parent_id <> w.id OFFSET 0) AS c
+WHERE w.id = ANY(:ids::text[]) AND w.forked_from IS NOT NULL AND w.ended_at IS NULL
+ORDER BY s.seq;
+
 -- name: existing (which of these ids are taken)
 SELECT id FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
