@@ -51,7 +51,7 @@ async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None
         try:
             page, wait = cursor.next_page(left=operation.time_left()), DurableWait(cursor.standing, key=operation.key)
             await operation.driver.wait(operation.run, page, awaits=cursor.workflow_id, wait=wait)
-            output = json.dumps(asdict(cursor.progress()))
+            output = json.dumps({**asdict(cursor.progress()), "stream": cursor.key})
         except DbosflowError as failure:
             error = dump_error(failure)
         elapsed = time.monotonic() - began
@@ -60,16 +60,13 @@ async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None
 
 
 async def _repeat(operation: DurableOperation, cursor: StreamCursor, record: Recorded) -> None:
-    try:
-        await operation.driver.wait(operation.run, cursor.repeat(_progress(record.output or "{}")))
-    except SerializationError as unfit:
-        asked = (
-            f"reads stream {cursor.key!r} of workflow {cursor.workflow_id!r} at key {record.key!r} with another type"
-        )
-        raise operation.run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
-
-
-def _progress(text: str) -> Progress:
-    row = json.loads(text)
+    run, row = operation.run, json.loads(record.output or "{}")
+    asked = f"reads stream {cursor.key!r} of workflow {cursor.workflow_id!r} at key {record.key!r}"
+    if (key := row.pop("stream", cursor.key)) != cursor.key:
+        raise run.disagree(asked, f"a page of stream {key!r}", record)
     row["kind"] = row["kind"] and FrameKind(row["kind"])
-    return Progress(**row)
+    try:
+        await operation.driver.wait(run, cursor.repeat(Progress(**row)))
+    except SerializationError as unfit:
+        asked += " with another type"
+        raise run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
