@@ -49,7 +49,8 @@ class ArrayType:
     def dump_column(self, items: Sequence[Any]) -> bytes | None:
         """Like ``dump``, for at least one item; ``None`` if every item is: ``unnest`` fills a NULL array up."""
         count, first = len(items), items[0]
-        if items.count(first) == count:  # as in most columns of records: the kind, the attempt, the epoch
+        # Most columns of records have one value: the kind, the attempt, the epoch. Others mostly end with another one.
+        if items[-1] == first and items.count(first) == count:
             return None if first is None else self._dump((first,), holds_null=False, times=count)
         return self._dump(items, holds_null=None in items)
 

@@ -10,6 +10,7 @@ A connection knows its codecs. A payload that cannot be decoded comes out as an 
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
@@ -75,7 +76,7 @@ def sealed_tables(codecs: Codecs, tables: Mapping[str, Sequence[Row]]) -> Mappin
 
 
 def _hold_mark(rows: Sequence[Row], places: tuple[int, ...]) -> bool:
-    return any(row[place] is not None and MARK in row[place] for row in rows for place in places)
+    return any(MARK in "".join(filter(None, map(itemgetter(place), rows))) for place in places)
 
 
 def _sealed_row(codecs: Codecs, name: str, row: Row) -> Row:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import iteration_path
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
@@ -139,7 +140,8 @@ class Run(ReplayingRun):
             self._check_may_record()
             if self._streams is not None:
                 self._streams.begin_blocks()
-            self.buffer.push_ahead(record)
+            self.buffer.push(record)
+            self.buffer.ahead += 1
             submits = record.ends_turn or self.is_draining or not self.buffer.has_room
         if submits:
             self.environment.submit(self)
@@ -187,7 +189,7 @@ class Run(ReplayingRun):
             if isinstance(entry, Record):
                 if entry.waiter is not None:
                     outcomes.append(entry)
-                elif entry.is_ahead:
+                elif entry.ends_turn or entry.kind is RecordKind.DRAWN:
                     ahead += 1
             elif isinstance(entry, Barrier):
                 self.buffer.notify(entry)

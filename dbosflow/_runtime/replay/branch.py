@@ -220,8 +220,7 @@ class Branch:
         part, counts = segment(name), self._counts
         if counts is None:  # the same as `count`, with one call less for each operation
             counts = self._counts = {}
-        occurrence = counts.get(part, 0)
-        counts[part] = occurrence + 1
+        counts[part] = occurrence = counts.get(part, -1) + 1
         return operation_key(self.path, part, occurrence)
 
     def patch_key(self, name: str) -> str:

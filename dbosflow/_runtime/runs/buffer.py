@@ -71,11 +71,6 @@ class Buffer:
         else:
             self._waiters[waiter] = None
 
-    def push_ahead(self, record: Record) -> None:
-        """Appends the record of an outcome that the program has already. The caller holds the lock."""
-        self.push(record)
-        self.ahead += 1
-
     def expect(self, waiter: Waiter, size: int) -> None:
         """Remembers the waiter of a record that is written on another connection, and counts what goes with it."""
         with self.lock:
@@ -117,21 +112,27 @@ class Buffer:
     # -- emptying, on the loop's thread ------------------------------------------------------------------------------
 
     def take(self, limit: int) -> tuple[Sequence[Entry], int, bool]:
-        """Takes about ``limit`` bytes of pending entries: the entries, their size, and whether any are left."""
+        """Takes about ``limit`` bytes of pending entries: the entries, their size, and whether any are left.
+
+        What was taken before is durable, or counts as pending.
+        """
         with self.lock:
             self.submitted = self.held_back = False
             taken, self._entries = self._entries, None
             if taken is None:
                 return (), 0, False
-            size = 0
-            for count, entry in enumerate(taken):
-                if size >= limit and count:
-                    self._entries = taken[count:]
-                    return taken[:count], size, True
-                size += entry.size
+            size = self.size
+            if size > limit:
+                size = 0
+                for count, entry in enumerate(taken):
+                    if size >= limit and count:
+                        taken, self._entries = taken[:count], taken[count:]
+                        break
+                    size += entry.size
+            for entry in taken:
                 if isinstance(entry, Values):
                     entry.is_open = False
-            return taken, size, False
+            return taken, size, self._entries is not None
 
     def take_all(self, most: int) -> Sequence[Entry] | None:
         """Takes all that is pending if it is no more than ``most`` bytes of records without waiters, values and closes.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from dbosflow._records.kinds import RecordKind
 from dbosflow._store.carried import Carried
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from dbosflow._records.kinds import RecordKind
     from dbosflow._store.carried import ReadPlace, StreamPlace
     from dbosflow._store.start_options import StartOptions
     from dbosflow._store.waiter import Target
@@ -56,14 +56,10 @@ class Record:
     """Whether its turn ends with it: the program gets the outcome of a relaxed step before what comes later."""
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether the program has the outcome before it is durable."""
-        return self.ends_turn or self.kind is RecordKind.DRAWN
-
-    @property
     def size(self) -> int:
         """The record's rough size in a statement, in bytes."""
-        return 200 + len(self.output or "") + len(self.error or "") + (self.start.size if self.start else 0)
+        size = 200 + len(self.output or self.error or "")
+        return size if self.start is None else size + self.start.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def test_a_buffer_has_room_until_what_is_not_durable_reaches_the_limit(sizes: li
 def test_entries_left_by_a_batch_stand_before_those_that_come_next() -> None:
     buffer, entries = filled([0, 0, 0])
     assert buffer.take(1) == (entries[:1], 200, True)
+    buffer.free(200)
     buffer.push(last := entry(0))
     assert buffer.take(10**6) == ([*entries[1:], last], 600, False)
 
