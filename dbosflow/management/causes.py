@@ -62,8 +62,13 @@ def _no_worker_of_its_version(facts: Facts) -> Iterator[Cause]:
     stored = facts.subject["queue"]
     version = version_of(stored)
     if version is not None and facts.workers and not _serving(facts):
-        what = f"it is pinned to version {version!r}, and no live worker of its queue {queue_of(stored)!r} carries that"
+        what = f"it is pinned to version {version!r}, and no live worker{_of_its_queue(facts)} carries that"
         yield _cause(facts, "unknown-version", what, f"start `{_worker_command(facts.subject)}`, or unpin it")
+
+
+def _of_its_queue(facts: Facts) -> str:
+    queue = queue_of(facts.subject["queue"])
+    return f" of its queue {queue!r}" if queue else ""
 
 
 def _no_worker_of_its_queue(facts: Facts) -> Iterator[Cause]:
@@ -76,8 +81,8 @@ def _no_worker_of_its_queue(facts: Facts) -> Iterator[Cause]:
 def _unknown_name(facts: Facts) -> Iterator[Cause]:
     serving, name = _serving(facts), facts.subject["name"]
     if serving and not _knowing(facts):
-        what = f"no live worker of its queue knows the workflow {name!r}"
-        yield _cause(facts, "unknown-name", what, "import its module in a worker of that queue")
+        what = f"no live worker{_of_its_queue(facts)} knows the workflow {name!r}"
+        yield _cause(facts, "unknown-name", what, f"import its module in a worker{_of_its_queue(facts)}")
 
 
 def _suspect(facts: Facts) -> Iterator[Cause]:

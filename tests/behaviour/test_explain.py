@@ -74,9 +74,21 @@ def test_a_queued_one_waits_for_a_worker_that_serves_and_knows_it(
     add_worker("{q}", "{other}")
     found = client.workflows.explain("a")
     assert codes(found) == ["unknown-name"]
-    assert "'w'" in found.causes[0].text
+    assert found.causes[0].text == "no live worker of its queue 'q' knows the workflow 'w'"
     add_worker("{q}", "{other,w}")
     assert codes(client.workflows.explain("a")) == ["slot"]
+
+
+def test_one_without_a_queue_is_not_said_to_have_one(
+    client: Engine, plant: Callable[..., None], add_worker: Callable[..., str]
+) -> None:
+    plant("a", queue="")
+    plant("pinned", queue="dbosflow/pinned/v1/")
+    add_worker('{""}', "{other}")
+    unknown, pinned = (client.workflows.explain(one).causes[0] for one in ("a", "pinned"))
+    assert unknown.text == "no live worker knows the workflow 'w'"
+    assert unknown.frees == "import its module in a worker"
+    assert pinned.text == "it is pinned to version 'v1', and no live worker carries that"
 
 
 def test_a_worker_of_older_code_may_serve_anything(
