@@ -319,12 +319,18 @@ def test_a_step_that_is_cancelled_from_inside_has_failed(database_url: str, colo
     def raising() -> None:
         raise asyncio.CancelledError
 
+    async def failing() -> None:
+        raise ValueError
+
     @workflow
     async def on_loop() -> str:
-        for body in (awaiting_a_cancelled_task, raising):
+        for body in (awaiting_a_cancelled_task, raising, awaiting_a_cancelled_task):
             with pytest.raises(StepFailedError, match="CancelledError") as caught:
                 await body.run_async()
             passes.append(str(caught.value))
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:  # which leaves the task cancelled in Python 3.11
+                    group.create_task(failing())
         await interruption.point_async()
         return "done"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._runtime.operations.retrying import is_outcome, running_task
+from dbosflow._runtime.operations.retrying import Caller, is_outcome, running_task
 from dbosflow._runtime.process.exits import Contained, is_signal
 from dbosflow._runtime.process.service import Service
 
@@ -127,10 +127,10 @@ def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
         own = running_task()
         other = asyncio.create_task(asyncio.sleep(0))
         await other
-        return tuple(is_outcome(GeneratorExit(), task) for task in (own, other, None))  # type: ignore[return-value]
+        return tuple(is_outcome(GeneratorExit(), Caller(task)) for task in (own, other, None))  # type: ignore[return-value]
 
     assert asyncio.run(main()) == (True, False, False)
-    assert is_outcome(GeneratorExit(), None)
+    assert is_outcome(GeneratorExit(), Caller(None))
 
 
 async def test_a_service_outlives_the_errors_that_it_meets() -> None:

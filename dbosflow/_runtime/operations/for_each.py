@@ -31,7 +31,7 @@ from dbosflow._runtime.operations.for_each_settings import ForEachSettings, dead
 from dbosflow._runtime.operations.loop_items import Finished, ItemAttempts
 from dbosflow._runtime.operations.loop_places import is_own_input, note_place, past_of
 from dbosflow._runtime.operations.operation import DurableOperation
-from dbosflow._runtime.operations.retrying import is_outcome, running_task
+from dbosflow._runtime.operations.retrying import Caller, is_outcome, running_task
 from dbosflow._runtime.operations.steps import failure_again
 from dbosflow._runtime.process.exits import Contained
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing
@@ -69,7 +69,8 @@ async def run_for_each(
 
         async def live() -> Record:
             nonlocal ended_by
-            loop, task, began = ForEach(branch, key, request, handler, settings), running_task(), time.monotonic()
+            loop, began = ForEach(branch, key, request, handler, settings), time.monotonic()
+            caller = Caller(running_task())
             if is_own_input(run, request):
                 run.read_places[request.key] = loop.place
             error = None
@@ -77,7 +78,7 @@ async def run_for_each(
                 wait = DurableWait(loop.standing)
                 await operation.driver.wait(run, loop.run(), awaits=request.workflow_id, wait=wait)
             except BaseException as failure:  # the handler's or the stream's: the loop's outcome
-                if not is_outcome(failure, task):
+                if not is_outcome(failure, caller):
                     raise
                 ended_by, error = failure, dump_error(failure)
             output, elapsed = json.dumps(loop.totals), time.monotonic() - began

@@ -42,7 +42,7 @@ _LATE_LEASE_PAUSE = 0.05
 class Attempts:
     """The attempts of a step in this pass. A loop records its attempts in its own way: see ``for_each``."""
 
-    __slots__ = ("_branch", "_driver", "_is_under_way", "_key", "_number", "_run", "_step", "_task")
+    __slots__ = ("_branch", "_caller", "_driver", "_is_under_way", "_key", "_number", "_run", "_step")
 
     waits_for_outcomes: ClassVar[bool] = True
     """Whether all that the program has must be durable before the body begins: the body may tell others."""
@@ -51,7 +51,7 @@ class Attempts:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
         owner = branch.owner
-        self._task = None if owner is None else owner.task
+        self._caller = Caller(None if owner is None else owner.task)
         self._number = 0
         self._is_under_way = False
         """Whether a body counts as under way, and it is for this to say when it has ended."""
@@ -101,7 +101,7 @@ class Attempts:
             returned = await self._driver.call(attempt, step, args, kwargs)
             record.output, value = step.result.round_trip(returned)
         except BaseException as error:
-            if not is_outcome(error, self._task):
+            if not is_outcome(error, self._caller):
                 raise
             failure = error
             record.error = dump_error(outcome_of(error))
@@ -177,11 +177,11 @@ class Attempts:
 
 def _judged(step: StepDef, failures: int, error: BaseException, record: Record) -> tuple[bool, BaseException]:
     """Whether another attempt follows, and the error of this one: that of the author's ``retry_on``, if it raises."""
-    task = running_task()
+    caller = Caller(running_task())
     try:
         again = step.retry.allows_retry(failures, error)
     except BaseException as raised:
-        if not is_outcome(raised, task):
+        if not is_outcome(raised, caller):
             raise
         raised.__context__ = raised.__context__ or error
         record.error = dump_error(raised)
@@ -200,13 +200,30 @@ def warn_of_failure(
     )
 
 
-def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether an error of a function called in ``task`` is the function's outcome, and not the end of this pass."""
+class Caller:
+    """The task that calls a function of the author's; none on a thread of a sync workflow."""
+
+    __slots__ = ("_cancels", "task")
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self.task = task
+        # What was asked of it before and has arrived. In Python 3.11 a task group that has failed leaves one for ever.
+        self._cancels = 0 if task is None else task.cancelling() - getattr(task, "_must_cancel", False)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the task is to be cancelled, and was not when it called."""
+        return self.task is not None and self.task.cancelling() > self._cancels
+
+
+def is_outcome(error: BaseException, caller: Caller) -> bool:
+    """Whether an error of a function called by ``caller`` is the function's outcome, and not the end of this pass."""
     if isinstance(error, RunStopped) or is_signal(error):
         return False
     if isinstance(error, asyncio.CancelledError):  # unrequested, it comes from a task of the body's
-        return task is None or not task.cancelling()
-    return not isinstance(error, GeneratorExit) or running_task() is task  # else the coroutine is being discarded
+        return not caller.is_cancelled
+    # If it runs elsewhere, the coroutine is being discarded.
+    return not isinstance(error, GeneratorExit) or running_task() is caller.task
 
 
 def running_task() -> asyncio.Task[Any] | None:

@@ -24,7 +24,7 @@ from dbosflow._records.keys import attempt_name
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.run import TransactionAttempt
-from dbosflow._runtime.operations.retrying import Attempts, is_outcome, running_task
+from dbosflow._runtime.operations.retrying import Attempts, Caller, is_outcome, running_task
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._store.transaction import LostStatementError
 from dbosflow._store.wire import is_stale
@@ -110,7 +110,7 @@ class _Outcome:
 
     async def make(self) -> None:
         """Runs the function in a transaction, and commits it or rolls it back."""
-        began, task = time.monotonic(), running_task()
+        began, caller = time.monotonic(), Caller(running_task())
         transactions = self._run.environment.transactions
         assert transactions is not None
         begun = await self._begin(transactions)
@@ -120,7 +120,7 @@ class _Outcome:
             await self._commit(begun)
         except BaseException as error:
             self._attempt.closed = True
-            if not is_outcome(error, task):
+            if not is_outcome(error, caller):
                 raise
             self.record.output = self.record.waiter = self.value = None
             self.failure = error
@@ -138,14 +138,14 @@ class _Outcome:
             raise
 
     async def _run_function(self, begun: TransactionPort[Any]) -> None:
-        task = running_task()
+        caller = Caller(running_task())
         try:
             returned = await self._driver.call(self._attempt, self._step, (begun.argument, *self._args), self._kwargs)
             self.record.output, self.value = self._step.result.round_trip(returned)
             self._attempt.closed = True
         except BaseException as error:
             self._attempt.closed = True
-            if not is_outcome(error, task):
+            if not is_outcome(error, caller):
                 self._driver.on_loop(begun.abandon)
                 raise
             if is_stale(_of_psycopg(error)):
