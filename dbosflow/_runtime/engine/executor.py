@@ -106,6 +106,7 @@ class Executor:
             histories=Histories(pool, settings.schema),
             running_code=running_code,
             engine=engine,
+            loop_ends=self._loop_ends,
             on_back_pressure=statistics.waits_for_room,
         )
         self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
@@ -171,7 +172,7 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self._transactions.close, _FLUSH_LIMIT)
-            resources.push_async_callback(self.runner.close, self._settings.grace)
+            resources.push_async_callback(self._end_runs)
             others = (self._canceller, self._alarm, self._roster)
             for service in (self._reclaimer, *others, *self._waiting, *self._cleaners):
                 service.open()
@@ -300,6 +301,13 @@ class Executor:
 
     def _is_own_worker(self, worker_id: UUID) -> bool:
         return worker_id == self.lease.id
+
+    def _loop_ends(self) -> bool:
+        return self.journal.is_ended_from_outside
+
+    async def _end_runs(self) -> None:
+        """Lets running steps finish, unless nobody writes their records any more."""
+        await self.runner.close(0.0 if self._loop_ends() else self._settings.grace)
 
     async def _end_lease(self) -> None:
         """Writes the last batches, then releases the lease; what is not written by then goes on elsewhere."""

@@ -264,13 +264,17 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
             return Ending(WorkflowStatus.SUCCEEDED, output=run.definition.result.round_trip(value)[0])
         except BaseException as unfit:  # noqa: BLE001 (the code of a type of the user's may raise anything)
             error = unfit
-    if run.stopping is not None or isinstance(error, RunStopped) or is_signal(error):
+    if run.stopping is not None or isinstance(error, RunStopped) or is_signal(error) or _ends_with_loop(run, error):
         _stop(run, error)
         return None
     if run.cancelled:
         return ending_of(run.workflow_id, run.request)
     logger.error("workflow %s failed: %s\n%s", run.workflow_id, summary(error), text_with_notes(error))
     return Ending(WorkflowStatus.FAILED, error=dump_error(error))
+
+
+def _ends_with_loop(run: Run, error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError) and run.environment.loop_ends()
 
 
 def _stop(run: Run, error: BaseException) -> None:

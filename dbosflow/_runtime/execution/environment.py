@@ -45,6 +45,8 @@ class RunEnvironment(Generic[R, A]):
     running_code: RunningCode
     transactions: TransactionsPort | None = None
     """Begins and commits users' transactions; ``None`` in a replay, which begins nothing."""
+    loop_ends: Callable[[], bool] = lambda: False
+    """Whether the loop ends under the open engine: ``asyncio.run`` cancels all tasks then, and nothing is written."""
     on_back_pressure: Callable[[str], None] = lambda _: None
     """Called with the id of a workflow whose writer waits for room."""
     on_waiting: Callable[[R], None] = lambda _: None

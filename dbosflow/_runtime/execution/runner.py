@@ -68,6 +68,7 @@ class Runner:
         histories: HistoriesPort,
         running_code: RunningCode,
         engine: EnginePort,
+        loop_ends: Callable[[], bool] = lambda: False,
         on_back_pressure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
@@ -112,6 +113,7 @@ class Runner:
             engine,
             running_code,
             behind.transactions,
+            loop_ends,
             on_back_pressure,
             on_waiting=self.suspended.waits,
             on_changed=ChangedValues(self._loop).found,

@@ -125,8 +125,14 @@ class Journal(Service, Generic[R]):
             self.wake()
 
     async def flush(self) -> None:
-        """Waits until everything appended is durable, or owned here no more."""
-        await self._idle.wait()
+        """Waits until everything appended is durable, or owned here no more; or until nobody will ever write it."""
+        idle = asyncio.ensure_future(self._idle.wait())
+        try:
+            await asyncio.wait(
+                {idle} if self._task is None else {idle, self._task}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            idle.cancel()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:

@@ -54,6 +54,11 @@ class Service(ABC):
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
+    @property
+    def is_ended_from_outside(self) -> bool:
+        """Whether the task ends though nobody closes the service: its loop ends, or a signal came."""
+        return self._task is not None and (self._task.done() or self._task.cancelling() > 0)
+
     def check_open(self) -> None:
         """Raises if the service was closed: nobody would answer what is asked from here on."""
         if self._is_closed:
