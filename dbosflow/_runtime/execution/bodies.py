@@ -196,6 +196,10 @@ class BodyCoroutine(BranchCoroutine):
             return self._resume(self._begin)
         return self._resume(self._coroutine.send, None)
 
+    def send(self, value: Any) -> Any:
+        """Resumes the coroutine, as tasks that are written in Python do: those of asyncio call ``__next__``."""
+        return next(self) if self._coroutine is _NOT_BEGUN else super().send(value)
+
     def throw(self, *error: Any) -> Any:
         """Resumes the coroutine with an error; a body that has not begun never begins."""
         if self._coroutine is _NOT_BEGUN:
