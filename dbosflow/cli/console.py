@@ -9,6 +9,7 @@ import select
 import stat
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ _LONGEST_SUMMARY = 80
 
 
 def prepare() -> None:
-    """Makes stdout write each line at once, and never fail for a character that the terminal cannot show."""
+    """Makes stdout write each line at once, and never fail for a character that the terminal cannot show.
+
+    A standard stream that whoever started the program has closed is opened on nothing, before a connection gets its
+    descriptor: what a library writes there would go to the database, and uvloop aborts the process.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (for as long as the process)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -56,6 +56,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, and returns the exit status."""
+    console.prepare()
     parser = _parser()
     args = parser.parse_args(arguments)
     logs.set_up(
@@ -64,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_one_of_many=getattr(args, "supervised", False),
         in_json=getattr(args, "log_format", "text") == "json",
     )
-    console.prepare()
     in_json = getattr(args, "json", False)
     try:
         status: int = args.run(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,6 +177,17 @@ def test_a_closed_pipe_ends_a_command_quietly(shell: Shell) -> None:
     assert listing.process.wait(60) == 128 + signal.SIGPIPE
     assert listing.process.stderr
     assert listing.process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["worker app.py --burst", "workflow list"])
+def test_standard_streams_that_are_closed_are_streams_to_nowhere(shell: Shell, command: str, closed: str) -> None:
+    """As a daemon is started. Otherwise a connection to Postgres has the descriptor of one, and uvloop aborts."""
+    shell.write("app.py", "from dbosflow import *\n@workflow\ndef one(): ...")
+    script = f'exec "$0" -m dbosflow {command} {closed}'
+    done = shell.program("/bin/sh", "-c", script, sys.executable).end()
+    assert done.status == 0, done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_full_disk_is_told_in_one_line(shell: Shell) -> None:
