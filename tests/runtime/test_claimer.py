@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._store import waiting
 from dbosflow._store import workflow as store
 from tests.behaviour.tables import disorder
@@ -101,6 +103,32 @@ async def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, mon
             assert [await handle.result_async() for handle in handles] == list(range(10))
         assert most <= CONCURRENCY
         assert min(limits) > 0
+
+
+async def test_a_late_lease_holds_claims_up_until_it_is_renewed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a moment in which the process stood still: what was announced then is not announced again."""
+    looks: list[bool] = []
+
+    def in_time(lease: WorkerLease) -> bool:
+        looks.append(time.monotonic() < lease.deadline)
+        return looks[-1]
+
+    monkeypatch.setattr(WorkerLease, "in_time", property(in_time))
+    async with worker(database_url, safety_poll=3600.0, lease=600.0) as engine:
+        executor: Any = engine._core.executor
+        lease: WorkerLease = executor.lease
+        lease.deadline = 0.0
+        with psycopg.connect(database_url) as session:
+            session.execute(
+                """INSERT INTO dbosflow.workflow (id, name, status, queue, input)
+                   VALUES ('w', 'waits', 'queued', 'q', '{"number": 0}')"""
+            )
+        executor._claimers[-1].wake()
+        await eventually_async(lambda: False in looks)
+        lease.renewed(time.monotonic())
+        await eventually_async(lambda: running == {0})
 
 
 async def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import logging
 import time
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psycopg import errors
@@ -75,6 +76,8 @@ class WorkerLease:
         self.lock = _Turns(self._give_back)
         self.deadline = 0.0
         """When the lease ends at the latest, by this process's monotonic clock."""
+        self._late: list[Callable[[], object]] = []
+        """Calls whoever waits for the next renewal. The renewer's thread takes the list, and leaves a new one."""
         self.serves: Callable[[], Served | None] = lambda: None
         """What the worker serves now, for its row."""
         self.served: Served | None = None
@@ -120,6 +123,16 @@ class WorkerLease:
     def renewed(self, sent_at: float) -> None:
         """The row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
         self.deadline = sent_at + self._settings.lease
+        late, self._late = self._late, []
+        for call in late:
+            call()
+
+    def when_in_time(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` once on the running loop, after the next renewal or at once if that has come meanwhile."""
+        loop = asyncio.get_running_loop()
+        self._late.append(partial(loop.call_soon_threadsafe, callback))
+        if self.in_time:  # a renewal that came just before may not have seen it
+            callback()
 
     async def open(self) -> None:
         """Connects and registers."""

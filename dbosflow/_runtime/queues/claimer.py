@@ -156,7 +156,10 @@ class Claimer(Service):
             if limit <= 0:
                 self._slots.turns.waits(self, is_full=True)
                 return False
-            if not self._lease.in_time or self._quarantine.is_taken:
+            if not self._lease.in_time:
+                self._lease.when_in_time(self.wake)
+                return False
+            if self._quarantine.is_taken:
                 return False
             again = False
             try:
