@@ -11,6 +11,7 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,12 @@ def empty_database_url(_databases: _Databases) -> Iterator[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles the package once: many tests start processes that import all of it, and may not write their bytecode."""
+    """Compiles the package once: many tests start processes that import all of it, and may not write their bytecode.
+
+    A shell starts what runs in its background with Ctrl-C ignored, and so would be all programs that tests start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         for directory in ("dbosflow", "migrations"):
             compileall.compile_dir(config.rootpath / directory, quiet=2)
