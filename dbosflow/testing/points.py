@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.journal.batch import Batch, Slice
+    from dbosflow._runtime.journal.batch import Batch
+    from dbosflow._runtime.journal.slice import Slice
     from dbosflow._runtime.runs.entries import Start
 
 START = "start"

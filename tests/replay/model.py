@@ -24,7 +24,8 @@ from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.scope import current_scope
-from dbosflow._runtime.journal.batch import Batch, Slice
+from dbosflow._runtime.journal.batch import Batch
+from dbosflow._runtime.journal.slice import Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.journal.batch import Slice
+from dbosflow._runtime.journal.slice import Slice
 from dbosflow._runtime.runs.opening import Opening
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import iteration_path
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.journal.batch import Slice
+from dbosflow._runtime.journal.slice import Slice
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
 from dbosflow._runtime.runs.entries import Barrier, Record

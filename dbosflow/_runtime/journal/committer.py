@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import psycopg
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.journal.batch import MOST_RECORDS, Batch, Slice
+from dbosflow._runtime.journal.batch import Batch
+from dbosflow._runtime.journal.slice import MOST_RECORDS, Slice
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending, Record, Suspension
 from dbosflow._store.batch import is_durable, write_batch

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
 
-from dbosflow._runtime.journal.batch import Batch, Slice, take_out
+from dbosflow._runtime.journal.batch import Batch
 from dbosflow._runtime.journal.committer import Committer, back_off, line
+from dbosflow._runtime.journal.slice import Slice, take_out
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.runs.entries import Continuation

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import psycopg
 from psycopg import errors
 
-from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.journal.committer import back_off, line
+from dbosflow._runtime.journal.slice import Slice
 from dbosflow._runtime.journal.source import CommittingSource
 from dbosflow._store import transaction
 from dbosflow._store.transaction import ChecksFailedError, ChecksWaitError, Owned

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.journal.batch import Batch, Slice, take_out
+from dbosflow._runtime.journal.batch import Batch
+from dbosflow._runtime.journal.slice import Slice, take_out
 from dbosflow._runtime.runs.buffer import Buffer
 from dbosflow._runtime.runs.entries import (
     MOST_REFUSALS,

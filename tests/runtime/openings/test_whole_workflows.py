@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.journal.batch import Batch, Slice
+    from dbosflow._runtime.journal.batch import Batch
+    from dbosflow._runtime.journal.slice import Slice
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow.testing.points import When
 
