@@ -115,6 +115,11 @@ def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[
     return {row[0] for row in cursor.fetchall()}
 
 
+async def renew_async(connection: AsyncConnection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:
+    """``renew`` on the loop."""
+    return {row["id"] for row in await fetch_all(connection, schema, _TABLE, "renew", ids=list(ids))}
+
+
 def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, pid: int | None) -> list[WorkerState]:
     """The workers of the machine or container of ``place``, the live ones first. Blocking: for a health check."""
     values = {name: value for name, value in asdict(place).items() if name in {"host", "boot_id", "pid_namespace"}}

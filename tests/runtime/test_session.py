@@ -108,6 +108,31 @@ async def test_so_does_a_worker_and_gives_back_what_was_lent(server: Server, mon
         assert lease.backend_pid not in await pool_of(engine)
 
 
+async def test_the_lease_is_renewed_over_the_pool_on_a_full_server(server: Server) -> None:
+    """The thread that renews asks the loop, and goes on with a connection of its own when there is room."""
+    async with asyncio.timeout(PATIENCE), Engine(server.url, lease=5.0) as engine:
+        core: Any = engine._core
+        renewer, lease = core.executor._renewer, core.executor.lease
+        worker_id = lease.id
+
+        async def renewed() -> None:
+            before = lease.deadline
+            await eventually_async(lambda: lease.deadline > before)
+
+        await pool_of(engine)
+        await eventually_async(lambda: renewer._connection)
+        async with await psycopg.AsyncConnection.connect(server.url, autocommit=True) as admin:
+            with server.full() as fill:
+                pid = renewer._connection.info.backend_pid
+                await admin.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+                fill()
+                await eventually_async(lambda: renewer._connection is None)
+                for _ in range(3):
+                    await renewed()
+                assert (renewer._connection, lease.id) == (None, worker_id)
+        await eventually_async(lambda: renewer._connection)
+
+
 async def test_it_has_one_of_its_own_again_when_there_is_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It tries now and then; a failed attempt costs its user no wait."""
     monkeypatch.setattr(session_module, "_PAUSE", 0.0)

@@ -109,7 +109,7 @@ class Executor:
             loop_ends=self._loop_ends,
             on_back_pressure=statistics.waits_for_room,
         )
-        self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
+        self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over, pool)
         self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_worker)
         self._canceller = Canceller(
             pool, settings.schema, lease=self.lease, journal=self.journal, runner=self.runner, wakeups=wakeups

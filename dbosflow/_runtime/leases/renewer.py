@@ -3,23 +3,30 @@
 So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock for longer
 than the lease can, and then the fence keeps the data whole. A lease whose row is no longer live is not revived here:
 the journal is notified, stops the worker's runs and takes a new lease.
+
+While no connection can be had, as on a server that is full, the loop is asked to renew over one of its pool: second
+best, since then code that blocks the loop keeps the renewals waiting, too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.process.threads import ThreadService
 from dbosflow._sessions import wanted
 from dbosflow._store import worker
 from dbosflow._store.connect import connect
+from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
+
+    from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._store.thread_connection import ThreadConnection
     from dbosflow.config import Settings
@@ -46,8 +53,17 @@ class RenewedLease(Protocol):
 class LeaseRenewer(ThreadService):
     """The thread that renews a lease."""
 
-    def __init__(self, url: str, settings: Settings, lease: RenewedLease, on_lease_over: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        lease: RenewedLease,
+        on_lease_over: Callable[[], None],
+        pool: AsyncConnectionPool[Any] | None = None,
+    ) -> None:
         super().__init__("leases")
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
         self._url = url
         self._settings = settings
         self._lease = lease
@@ -75,6 +91,22 @@ class LeaseRenewer(ThreadService):
         await super().close()
 
     def _renew(self) -> None:
+        lease = self._lease
+        try:
+            connection = self._connected()
+        except (DatabaseUnavailableError, ConfigurationError) as error:
+            worker_id, sent_at = lease.id, time.monotonic()
+            live = self._renew_by_loop(worker_id, error)
+        else:
+            worker_id, sent_at = lease.id, time.monotonic()
+            live = worker.renew(connection, self._settings.schema, [worker_id])
+        if worker_id in live:
+            if worker_id == lease.id:
+                lease.renewed(sent_at)
+        elif worker_id == lease.id:
+            self._on_lease_over()
+
+    def _connected(self) -> ThreadConnection:
         connection = self._connection
         if connection is None or connection.closed:
             silence = self._settings.lease / 2  # leaves time to try another connection, or another host
@@ -86,13 +118,22 @@ class LeaseRenewer(ThreadService):
                 # Else each statement that waits for a lock, and is given up, would leave a session behind that waits.
                 settings=wanted({"statement_timeout": str(math.ceil(silence * 1000))}),
             )
-        lease, worker_id = self._lease, self._lease.id
-        sent_at = time.monotonic()
-        if worker_id in worker.renew(connection, self._settings.schema, [worker_id]):
-            if worker_id == lease.id:
-                lease.renewed(sent_at)
-        elif worker_id == lease.id:
-            self._on_lease_over()
+        return connection
+
+    def _renew_by_loop(self, worker_id: UUID, failure: Exception) -> set[UUID]:
+        """Renews over the pool, or raises why this thread has no connection."""
+        if self._pool is None or self.closing.is_set():
+            raise failure
+        renewal = asyncio.run_coroutine_threadsafe(self._renew_over(self._pool, worker_id), self._loop)
+        try:
+            return renewal.result(self._settings.lease / _RENEWALS_A_LEASE)
+        except Exception:  # noqa: BLE001 (whatever it is, it is the second failure)
+            renewal.cancel()
+            raise failure from None
+
+    async def _renew_over(self, pool: AsyncConnectionPool[Any], worker_id: UUID) -> set[UUID]:
+        async with pool.connection() as connection:
+            return await worker.renew_async(connection, self._settings.schema, [worker_id])
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
