@@ -84,6 +84,7 @@ class Lifecycle:
         An engine that ``open`` opened and that was never closed is closed when the interpreter exits.
         """
         refuse_on_loop("close_async")
+        self._check_may_close()
         core = self._taken_core()
         if core is None:
             return
@@ -122,6 +123,7 @@ class Lifecycle:
 
         A database that does not answer takes up to 30 seconds more. Then the lease ends by itself.
         """
+        self._check_may_close()
         core = self._taken_core()
         if core is None:
             return
@@ -184,6 +186,10 @@ class Lifecycle:
         if database is not None:
             database.close()
 
+    def _check_may_close(self) -> None:
+        if self._is_open() and not self._host.is_dead:
+            self._host.answering_loop()
+
     def _taken_core(self) -> EngineCore | None:
         """Takes what is to be closed, once."""
         atexit.unregister(self.close)
@@ -200,6 +206,10 @@ class Lifecycle:
 
     def _is_open(self) -> bool:
         self._leave_to_parent()
+        if self._host.is_abandoned:  # what was on the loop has ended with it, and the lease has nobody to renew it
+            self._open_core = None
+            self._host.stop()
+            self._leave_database()
         return self._open_core is not None
 
 

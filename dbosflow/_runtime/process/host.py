@@ -33,6 +33,15 @@ logger = logging.getLogger("dbosflow.engine")
 _LONGEST_START = 5.0
 """Seconds for the loop's thread to report that it runs. That takes a millisecond; closing must not hang if it died."""
 
+_NOT_OPEN = "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
+_LOOP_ENDED = (
+    "the event loop on which the engine was opened has ended, and the engine with it; open it on each event loop, or "
+    "by `with Engine(...)`, where it has one of its own"
+)
+_LOOP_RESTS = (
+    "the event loop on which the engine was opened is not running; await it there, or open the engine by "
+    "`with Engine(...)`, where it has one of its own"
+)
 
 _hosts: weakref.WeakSet[Host] = weakref.WeakSet()
 
@@ -56,6 +65,8 @@ class Host:
         self._new_loop = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._attached_in: int | None = None
+        """The thread whose loop, made by the caller, is the engine's."""
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         """Why there is no loop."""
@@ -72,12 +83,13 @@ class Host:
     def attach(self) -> None:
         """Makes the running loop the engine's."""
         self._loop, self._failure = asyncio.get_running_loop(), None
+        self._attached_in = threading.get_ident()
         self._process = process.number
 
     def start(self) -> None:
         """Starts a loop for the engine in a background thread."""
         self._process = process.number
-        self._stopping, self._failure = False, None
+        self._stopping, self._failure, self._attached_in = False, None, None
         self._ready.clear()
         thread = self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
         thread.start()
@@ -114,6 +126,18 @@ class Host:
         return self._loop is not None and self._process != process.number
 
     @property
+    def is_abandoned(self) -> bool:
+        """Whether the host's loop, made by the caller, was closed under the engine."""
+        return self._attached_in is not None and self._loop is not None and self._loop.is_closed()
+
+    def answering_loop(self) -> asyncio.AbstractEventLoop:
+        """The engine's loop; raises if that cannot run until the caller has returned, who would wait for ever."""
+        loop = self.loop
+        if self._attached_in == threading.get_ident() and not loop.is_running():
+            raise EngineClosedError(_LOOP_RESTS)
+        return loop
+
+    @property
     def is_dead(self) -> bool:
         """Whether the host's loop has ended by itself."""
         return self._failure is not None
@@ -128,10 +152,7 @@ class Host:
         if self._failure is not None:
             raise _ended(self._failure)
         if loop is None or loop.is_closed():
-            msg = (
-                "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
-            )
-            raise EngineClosedError(msg)
+            raise EngineClosedError(_LOOP_ENDED if self.is_abandoned else _NOT_OPEN)
         return loop
 
     def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -141,7 +162,7 @@ class Host:
         """
         self._check_caller()  # first: in a body the twin is refused as well
         refuse_on_loop(twin)
-        loop = self.loop
+        loop = self.answering_loop()
         call = _Call(lambda: function(*args, **kwargs))
         self._calls.add(call)
         try:
@@ -172,13 +193,12 @@ class Host:
     def reach(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """``bridge`` for calls that are on record."""
         try:
-            loop = self.loop
+            if asyncio.get_running_loop() is self.loop:
+                return coroutine
+            return self._bridged(self.answering_loop(), coroutine)
         except BaseException:
             coroutine.close()
             raise
-        if asyncio.get_running_loop() is loop:
-            return coroutine
-        return self._bridged(loop, coroutine)
 
     async def _bridged(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
         call = _Call(lambda: coroutine)
