@@ -12,6 +12,7 @@ from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_codecs, load_object, load_workflows
 from dbosflow.cli.options import add_command, add_database, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
+from dbosflow.cli.signals import on_end
 from dbosflow.cli.supervisor import Supervisor
 from dbosflow.config import DATABASE_URL_VARIABLE
 from dbosflow.engine import Engine
@@ -33,7 +34,7 @@ worker processes beside the server.
 Only streams that a module, or another one of its package, declares, like tokens = Stream[str, None]("tokens"), those
 of --stream, and endpoints that a module has made with expose(...) are served.
 Without --authorize only programs and pages of this machine are answered, unless an
-endpoint is public. SIGTERM or Ctrl-C asks clients to connect again elsewhere, and
+endpoint is public. SIGTERM, SIGHUP or Ctrl-C asks clients to connect again elsewhere, and
 stops; a second one kills the workers. It needs: pip install 'dbosflow[http]'"""
 
 
@@ -119,8 +120,7 @@ async def _alone(args: argparse.Namespace, server: Server) -> int:
         got.append(number)
         server.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    on_end(on_signal)
     if args.until_eof:
         watch_eof(loop, server.stop)
     await server.serve()

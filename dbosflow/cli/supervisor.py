@@ -3,7 +3,7 @@
 ```text
 start ──► runs ──ends by itself──► pause ──► start          the pause grows with repeated failures
             │
-            └── SIGTERM, Ctrl-C: the worker gets SIGTERM and is awaited      a second signal: SIGKILL
+            └── a signal to end: the worker gets SIGTERM and is awaited      a second signal: SIGKILL
 ```
 
 Processes are started afresh, never forked. Each holds one end of a pipe and stops when the other end closes, so no
@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dbosflow.cli.program import watch_eof
+from dbosflow.cli.signals import on_end
 from dbosflow.config import Settings
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class Supervisor:
     async def run(self, *, until_eof: bool) -> int:
         """Runs until all processes have ended for good; returns the exit status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        on_end(self._on_signal)
         loop.add_signal_handler(signal.SIGCHLD, self._look)
         if until_eof:
             watch_eof(loop, self._on_eof)

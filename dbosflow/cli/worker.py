@@ -18,6 +18,7 @@ from dbosflow.cli.modules import MODULE_HELP, load_codecs, load_workflows
 from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.served_queues import add_queues, again, check_queues, served
+from dbosflow.cli.signals import on_end
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
 from dbosflow.cli.worker_status import FIELDS, show_status
 from dbosflow.config import DATABASE_URL_VARIABLE, Retention, Settings
@@ -44,9 +45,9 @@ Run the workflows of these modules: those that wait in the queues, and those
 that a dead worker left behind. Start as many workers as you like, on as many
 machines as you like; they need nothing but the database in common.
 
-Modules are looked for in the current directory first, and in its src. SIGTERM or
-Ctrl-C lets running steps finish for up to {Settings().grace:g} s and hands the workflows over; a second
-one quits at once.
+Modules are looked for in the current directory first, and in its src. SIGTERM,
+Ctrl-C or the end of its terminal (SIGHUP) lets running steps finish for up to {Settings().grace:g} s
+and hands the workflows over; a second signal quits at once.
 
 With --processes it is a supervisor of so many worker processes: it passes
 signals on, and starts a worker that has died anew. As process 1 of a container
@@ -250,8 +251,7 @@ class _Worker:
     async def run(self, *, until_eof: bool) -> int:
         """Serves the queues, and returns the exit status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        on_end(self._on_signal)
         self._task = loop.create_task(self._serve())
         if until_eof:
             watch_eof(loop, self._on_eof)

@@ -148,10 +148,28 @@ def test_a_module_may_bring_its_workflows_from_elsewhere(shell: Shell) -> None:
     assert "greeting, A.f" in worker.await_log("the worker is ready")
 
 
-def test_sigterm_lets_a_running_step_finish_and_hands_the_workflow_over(shell: Shell, database_url: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_a_running_step_finish_and_hands_the_workflow_over(
+    shell: Shell, database_url: str, number: signal.Signals
+) -> None:
     """What a step did is recorded by the worker that stops; the next worker goes on behind it."""
     worker, gate = start_waiting(shell)
-    check_graceful_stop(shell, worker, gate, "SIGTERM", database_url)
+    check_graceful_stop(shell, worker, gate, number.name, database_url, number=number)
+
+
+def test_a_worker_that_was_started_to_outlive_its_terminal_does(shell: Shell, database_url: str) -> None:
+    """As by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker, gate = start_waiting(shell)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.signal(signal.SIGHUP)
+    gate.write_text("through")
+    with Engine(database_url, executes=False) as engine:
+        assert engine.handle("w").result(timeout=60) == "through"
+    worker.signal(signal.SIGTERM)
+    assert "SIGTERM" in worker.end().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -57,9 +57,11 @@ def start_waiting(shell: Shell, *options: str) -> tuple[Command, Path]:
     return worker, gate
 
 
-def check_graceful_stop(shell: Shell, command: Command, gate: Path, log: str, url: str) -> None:
-    """SIGTERM, which ``log`` mentions, lets the running step finish; another worker goes on behind its record."""
-    command.signal(signal.SIGTERM)
+def check_graceful_stop(
+    shell: Shell, command: Command, gate: Path, log: str, url: str, *, number: signal.Signals = signal.SIGTERM
+) -> None:
+    """A signal, which ``log`` mentions, lets the running step finish; another worker goes on behind its record."""
+    command.signal(number)
     command.await_log(log)
     gate.write_text("through")
     assert command.end().status == 0
