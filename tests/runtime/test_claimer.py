@@ -155,6 +155,25 @@ async def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monke
         assert epochs == [1] * (6 - lost) + [2] * lost
 
 
+async def test_what_was_claimed_and_not_launched_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the launch fails with: the worker owns the workflow, so nobody else would run it."""
+    async with worker(database_url, safety_poll=3600.0) as engine:
+        runner: Any = engine._core.executor.runner
+        resume = runner.resume
+
+        async def fail(claimed: list[Claimed], *_: Any) -> None:
+            if claimed:
+                monkeypatch.setattr(runner, "resume", resume)
+                msg = "cannot be launched"
+                raise RuntimeError(msg)
+
+        monkeypatch.setattr(runner, "resume", fail)
+        handle, *_ = await enqueue(engine, 1)
+        await eventually_async(lambda: running == {0})
+        go_on.set()
+        assert await handle.result_async(60) == 0
+
+
 def test_what_a_worker_that_was_ended_had_just_claimed_runs(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine goes on without that worker, and owns what it claimed: nobody else would ever run it."""
     claim = store.claim

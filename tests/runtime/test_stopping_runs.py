@@ -345,7 +345,7 @@ async def test_closing_lets_a_step_finish_and_starts_nothing_after_it(database_u
 async def test_a_reload_that_the_database_has_no_answer_for_comes_later(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The claimer finds that nobody runs the workflow; nothing is left of the one that failed, and nobody complains."""
+    """The claimer is told, and finds that nobody runs it; nothing is left of the reload, and nobody complains."""
     renew, failures = workflow_store.renew_epoch, 1
 
     async def fail(*args: Any, **which: Any) -> Any:
@@ -357,7 +357,7 @@ async def test_a_reload_that_the_database_has_no_answer_for_comes_later(
 
     global began, go_on, bodies, let_go
     began, go_on, bodies, let_go = asyncio.Queue(), asyncio.Event(), [], []
-    async with asyncio.timeout(60), Engine(database_url, safety_poll=0.2) as engine:
+    async with asyncio.timeout(60), Engine(database_url, safety_poll=3600.0) as engine:
         handle = await engine.start_async(reloaded_later.options(workflow_id="w"), 7)
         assert await began.get() == 7
         core: Any = engine._open_core

@@ -116,6 +116,7 @@ class Executor:
         )
         self._alarm = Alarm(pool, settings.schema, wakeups, announce)
         self.runner.on_deadline = self._alarm.expect
+        self.runner.on_left = self._have_adopted
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
@@ -286,9 +287,15 @@ class Executor:
             if self.runner.is_closing:
                 return  # whoever takes it next runs it
             logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
+            self._have_adopted()
         else:
             await self.runner.resume(adopted)
             self._quarantine.enter(adopted, self.runner.run_of)
+
+    def _have_adopted(self) -> None:
+        """Has the claimers look for workflows that the worker owns and nobody runs."""
+        for claimer in self._claimers:
+            claimer.adopt_soon()
 
     def _is_to_adopt(self, found: Started) -> bool:
         return found.worker_id == self.lease.id and found.id not in self.runner.known() and not self.runner.is_closing

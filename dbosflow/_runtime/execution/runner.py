@@ -97,6 +97,8 @@ class Runner:
         """Called with each run before its body begins."""
         self.on_deadline: Callable[[float], None] = lambda _: None
         """Called with the seconds that a run has until its deadline, when it begins."""
+        self.on_left: Callable[[], None] = lambda: None
+        """Called when the worker may own a workflow that nobody runs here: its claimers are to look."""
         behind = backing(self)
         self.suspended = SuspendedRuns(behind.journal, self._is_here, on_over=self._remove)
         self._ownership = behind.ownership
@@ -314,6 +316,7 @@ class Runner:
         except (psycopg.Error, DbosflowError, OSError) as error:
             logger.warning("workflow %s begins its new pass a little later: %s", workflow_id, error)  # by the claimer
             epoch, histories = None, {}
+            self.on_left()
         finally:
             self._coming.discard(workflow_id)
         if epoch is None or self.is_closing:

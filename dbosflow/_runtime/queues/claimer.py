@@ -108,6 +108,10 @@ class Claimer(Service):
     def adopt_of(self, queue: str) -> None:
         """Runs the worker's workflows of another queue, whose claimer was closed, perhaps in the middle of a claim."""
         self._adopts.add(queue)
+        self.adopt_soon()
+
+    def adopt_soon(self) -> None:
+        """Looks now for workflows that the worker owns and nobody runs."""
         self._adopted_at = -math.inf
         self.wake()
 
@@ -143,6 +147,7 @@ class Claimer(Service):
             return await self._work()
         except BaseException:
             self._slots.turns.leaves(self)  # in nobody's way until it comes again
+            self._adopted_at = -math.inf  # whether a claim was committed is not known, nor what of it was launched
             raise
 
     async def _work(self) -> bool:
@@ -185,24 +190,20 @@ class Claimer(Service):
         which: dict[str, Any] = {"names": self._registry.names(), "suspects": self._quarantine.takes_suspects}
         if not which["names"]:
             return [], False
-        try:
-            async with self._journal.connection() as connection:
-                worker_id, limits = self._lease.id, self._limits
-                if await limits.look(connection):
-                    freed = self._slots.take_freed()
-                    found = await limits.claim(connection, worker_id, freed=freed, limit=limit, **which)
-                    self._slots_taken(self.queue, all_of_them=limits.is_full)
-                    if limits.is_busy:
-                        self._slots.were_freed += freed
-                    if found is not None:
-                        return found
-                claimed = await workflow.claim(
-                    connection, self._settings.schema, worker_id=worker_id, queue=self.queue, limit=limit, **which
-                )
-                return claimed, len(claimed) == limit
-        except BaseException:
-            self._adopted_at = -math.inf  # whether the claim was committed is not known
-            raise
+        async with self._journal.connection() as connection:
+            worker_id, limits = self._lease.id, self._limits
+            if await limits.look(connection):
+                freed = self._slots.take_freed()
+                found = await limits.claim(connection, worker_id, freed=freed, limit=limit, **which)
+                self._slots_taken(self.queue, all_of_them=limits.is_full)
+                if limits.is_busy:
+                    self._slots.were_freed += freed
+                if found is not None:
+                    return found
+            claimed = await workflow.claim(
+                connection, self._settings.schema, worker_id=worker_id, queue=self.queue, limit=limit, **which
+            )
+            return claimed, len(claimed) == limit
 
     def _looked(self, claimed: list[Claimed]) -> None:
         turns, limits = self._slots.turns, self._limits
