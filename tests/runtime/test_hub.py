@@ -186,6 +186,30 @@ async def test_a_page_of_a_stream_that_is_not_the_last_tells_nothing_of_the_end(
             assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
+async def test_news_of_a_failed_query_outlive_its_readers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that gives up while the connection is replaced, and comes again, finds what it has waited for."""
+    failed = asyncio.Event()
+
+    async def fail(*_: Any) -> list[Page]:
+        failed.set()
+        monkeypatch.setattr(stream, "fetch", fetch)
+        raise psycopg.OperationalError("lost")
+
+    fetch = stream.fetch
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.read("w", 0)
+        waiting = asyncio.create_task(table.read("w", 0, "running"))
+        await settle()
+        monkeypatch.setattr(stream, "fetch", fail)
+        await table.write("w")
+        await failed.wait()
+        waiting.cancel()
+        await eventually_async(lambda: not table.hub._due)
+        async with asyncio.timeout(60):
+            assert len((await table.read("w", 0, "running")).blocks) == 1
+
+
 async def test_a_failed_query_for_readers_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait through an outage as through silence."""
     failures = 2

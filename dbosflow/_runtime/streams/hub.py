@@ -165,6 +165,8 @@ class Hub(Service):
             async with self._session.turn() as connection:
                 pages = await stream.fetch(connection, self._schema, list(asks))
         except BaseException as error:
+            for tail in filter(None, map(self._tails.get, due)):
+                tail.news = True  # for whoever reads next, if all that wait leave before the next try
             if not is_final(error):
                 self._due.update(due)
                 raise
