@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import re
 import time
@@ -131,6 +132,15 @@ def _from(first: int, known: Mapping[str, str]) -> dict[str, str]:
     return {name: ",".join(each[first:] + each[:first]) for name, each in lists.items() if len(each) > 1}
 
 
+def _no_descriptors() -> str | None:
+    """Why this process cannot even ask, if that is so: libpq has no word for it."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return f"{error.strerror}: this process may open no more of them, connections included (ulimit -n)"
+    return None
+
+
 class Attempts:
     """The attempts to connect, of one caller."""
 
@@ -168,7 +178,8 @@ class Attempts:
         if is_to_be_tried_anew(self._url, error):
             return 0.0
         self._failures += 1
-        self._reason = cause = str(error).strip().partition("\n")[0]
+        no_descriptors = _no_descriptors()
+        self._reason = cause = no_descriptors or str(error).strip().partition("\n")[0]
         if unlike := _INCONVERTIBLE.search(str(error)):
             raise wrong_encoding(unlike[1], self.target.database) from error
         if _FINAL.search(str(error)):
@@ -181,8 +192,10 @@ class Attempts:
         if left <= 0:
             message = (
                 f"no connection to Postgres at {self.target.place} within {self._timeout:g} s "
-                f"(attempt {self._failures}): {cause}. Is the server running, and can this machine reach it?"
+                f"(attempt {self._failures}): {cause}"
             )
+            if no_descriptors is None:
+                message += ". Is the server running, and can this machine reach it?"
             raise DatabaseUnavailableError(message) from error
         self.target = target_of(self._url)  # another host may be asked first by now
         # Halved at random: workers that lost the same server must not come back as one.

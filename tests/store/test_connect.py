@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -202,6 +204,35 @@ def test_a_server_that_never_answers_is_left(opener: Opener) -> None:
         with pytest.raises(DatabaseUnavailableError, match="timeout expired"):
             opener(f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/shop", timeout=0.1)
         assert time.monotonic() - begun < 10
+
+
+OUT_OF_DESCRIPTORS = """
+import os, resource, sys
+from dbosflow._store.connect import connect
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+try:
+    connect(sys.argv[1], timeout=0)
+except Exception as error:
+    os.closerange(taken[0], taken[-1] + 1)
+    print(error)
+"""
+
+
+def test_a_process_that_may_open_nothing_more_is_told_so(database_url: str) -> None:
+    """libpq says nothing but that the connection is bad, which is no fault of the server."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_DESCRIPTORS, database_url], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Too many open files: this process may open no more of them" in done.stdout
+    assert "ulimit -n" in done.stdout
+    assert "Is the server running" not in done.stdout
 
 
 def test_every_host_of_a_url_is_named(opener: Opener) -> None:
