@@ -46,10 +46,10 @@ def _let_through(directory: Path) -> Path:
     return directory
 
 
-def write_file(path: Path, text: str, mode: int = 0o644) -> None:
+def write_file(path: Path, text: str) -> None:
     """Writes a file, and creates it if needed. Raises ``OSError`` for a link: its target may be anything."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, mode), "w") as file:
+    with os.fdopen(os.open(path, flags, 0o644), "w") as file:
         file.write(text)
 
 

@@ -140,7 +140,7 @@ async def fetch_hot_and_follow(
     follower: Sent,
     /,
     *,
-    sections: tuple[str, ...] = (),
+    sections: tuple[str, ...],
     **values: Any,
 ) -> tuple[list[list[Any]], bool]:
     """``fetch_hot`` with a statement behind it, as by ``execute_and_follow``; also whether that one has succeeded."""

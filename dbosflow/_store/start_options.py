@@ -71,9 +71,9 @@ def checked_options(
     deadline: datetime | None,
     attributes: Mapping[str, Attribute] | None,
     *,
-    delay: float | timedelta | None = None,
-    run_at: datetime | None = None,
-    units: int | None = None,
+    delay: float | timedelta | None,
+    run_at: datetime | None,
+    units: int | None,
 ) -> StartOptions | None:
     """The optional columns, checked; ``None`` if the start has none. Raises a ``ConfigurationError``."""
     if delay is not None and run_at is not None:

@@ -34,7 +34,7 @@ def load(run: Run, codec: Codec[T], text: str | None, where: str, record: Record
         raise run.disagree(asked, f"{brief(text or 'null')} ({_reason(unfit)})", record) from unfit
 
 
-def failure(run: Run, text: str, where: str, record: Recorded | None = None) -> Failure:
+def failure(run: Run, text: str, where: str, record: Recorded | None) -> Failure:
     """A recorded exception. Raises, and blocks the workflow, if its class is missing: a stand-in would differ."""
     found = load_error(text)
     if found.missing is None:

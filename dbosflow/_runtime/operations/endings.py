@@ -15,7 +15,7 @@ from dbosflow._runtime.runs.entries import Record
 from dbosflow._store.waiter import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.runs.entries import Ending
@@ -46,11 +46,6 @@ class Endings:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_elsewhere = False
         """Whether a workflow of another engine is among them."""
-
-    @property
-    def waited_for(self) -> Sequence[str]:
-        """The workflows that have not ended."""
-        return tuple(self._tasks)
 
     def add(self, workflow_id: str, wait: Wait) -> None:
         """Waits for one more workflow."""
@@ -94,7 +89,7 @@ class Endings:
 
 
 async def next_ended(
-    branch: RunBranch, endings: Endings, waits: Mapping[str, Callable[[], Wait]], *, most: int | None = None
+    branch: RunBranch, endings: Endings, waits: Mapping[str, Callable[[], Wait]], *, most: int | None
 ) -> list[str]:
     """Waits until some of these workflows have ended: which, in the order of their ends; ``most`` of them at most.
 

@@ -8,7 +8,6 @@ partitions only the earliest are kept. When the first one comes that was not, a 
 from __future__ import annotations
 
 import math
-import time
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ _MOST = 1024
 class Dues:
     """The times of the partitions of one queue, as one of its claimers knows them."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._at: dict[str, float] = {}
         self._round_at = math.inf

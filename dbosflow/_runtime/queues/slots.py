@@ -79,7 +79,7 @@ class SlotPool:
 class QueueSlots:
     """The slots of a worker for one queue: of all its claimers, if some of its workflows are pinned to a version."""
 
-    def __init__(self, concurrency: float, weight: int = 1, pool: SlotPool | None = None) -> None:
+    def __init__(self, concurrency: float, weight: int, pool: SlotPool | None) -> None:
         self.concurrency = concurrency
         self.weight = weight
         self.pool = pool

@@ -50,10 +50,8 @@ class Requested:
         if self.request is None:
             self.request = request
 
-    def begin_cancelled(self, request: CancelRequest | None = None) -> None:
+    def begin_cancelled(self) -> None:
         """Marks the run as cancelled where no code is to be notified: the body has not begun, or is over."""
-        if request is not None:
-            self.note_request(request)
         self.cancelled = True
 
     def begin_compensating(self) -> None:

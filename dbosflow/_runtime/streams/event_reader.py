@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from dbosflow._records.spaces import event_key, event_of
+from dbosflow._records.spaces import event_key
 from dbosflow._store import message
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow.errors import EventNotFoundError, WorkflowNotFoundError
@@ -57,8 +57,3 @@ async def wait_for_event(
     finally:
         for unsubscribe in subscriptions:
             unsubscribe()
-
-
-def names_of(keys: list[str]) -> list[str]:
-    """The events with these keys."""
-    return [event_of(key) for key in keys]
