@@ -6,7 +6,6 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.journal.slice import Slice
 from dbosflow._runtime.runs.opening import Opening
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Openings:
         ending = run.opening.ending
         if ending is not None and not ending.refusals:
             whole, run.opening.whole = run.opening.whole, None  # which refers to the run
-            if isinstance(whole, Slice):
+            if whole is not None:
                 whole.acknowledged(set())
             self._runner.ended(run, ending)
         elif ending is not None or run.stopping is not None:

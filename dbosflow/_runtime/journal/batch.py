@@ -62,7 +62,7 @@ def _add_starts(rows: BatchRows, starts: Sequence[Start]) -> None:
         ending = start.outcome
         outcome = None if ending is None else (ending.status, ending.output, ending.error)  # as an OutcomeRow
         rows.add_start(start_row(start), start.options, outcome)
-        if isinstance(start.content, Slice):
+        if start.content is not None:
             rows.first_records += start.content.records
             rows.first_blocks += start.content.blocks
 

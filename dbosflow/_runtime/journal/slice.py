@@ -139,6 +139,11 @@ class Slice(Generic[R]):
         return sum([entry.size for entry in self.entries])
 
     @property
+    def writes_streams(self) -> bool:
+        """Whether the slice writes to streams, or ends any."""
+        return self.frames is not None
+
+    @property
     def blocks(self) -> Sequence[BlockRow]:
         """The blocks that the slice appends."""
         return self.frames.blocks if self.frames is not None else ()
@@ -186,7 +191,7 @@ class Slice(Generic[R]):
     @property
     def is_awaited_elsewhere(self) -> bool:
         """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
-        if self.frames is not None or not all(map(_ends_unread, self.starts)):
+        if self.writes_streams or not all(map(_ends_unread, self.starts)):
             return True
         return self.ending is not None and not self.run.is_awaited and not isinstance(self.ending, _GOES_ON)
 
@@ -210,8 +215,7 @@ class Slice(Generic[R]):
 
 def _ends_unread(start: Start) -> bool:
     """Whether the row has the end of a child, which its parent waits for here, and which has written to no stream."""
-    content = start.content
-    return start.outcome is not None and not (isinstance(content, Slice) and content.frames is not None)
+    return start.outcome is not None and (start.content is None or not start.content.writes_streams)
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:

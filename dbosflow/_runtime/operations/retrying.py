@@ -67,9 +67,7 @@ class Attempts:
             attempt = self._new_attempt()
             if run.buffer.ahead and self.waits_for_outcomes:
                 await until_durable(self._driver, run)
-            if self._must_wait:
-                await self._wait_to_begin()
-            self._begin()
+            await self._begin()
             try:
                 run.begin_attempt(key)
                 record, value, error = await self._once(attempt, args, kwargs)
@@ -130,15 +128,14 @@ class Attempts:
             return last.remaining - run.age - run.environment.clock.ahead
         return self._step.retry.delay_after(failures) - last.age - run.age
 
-    @property
-    def _must_wait(self) -> bool:
-        """Whether no body may begin now."""
+    async def _begin(self) -> None:
+        """Counts a body that is about to run, once it may; raises if none may any more."""
         run = self._run
-        return run.is_draining or not run.environment.lease.in_time
-
-    def _begin(self) -> None:
-        """Counts a body that is about to run; raises if it may not."""
-        run = self._run
+        if run.is_draining or not run.environment.lease.in_time:
+            while not run.environment.lease.in_time:  # another worker may own the run already
+                await self._driver.pause(run, _LATE_LEASE_PAUSE)
+            if run.is_draining or run.awaits_delivery:
+                await self._driver.hold(run)
         run.check_may_begin()
         run.body_begins()
         self._is_under_way = True
@@ -148,14 +145,6 @@ class Attempts:
         if self._is_under_way:
             self._is_under_way = False
             self._run.body_ended()
-
-    async def _wait_to_begin(self) -> None:
-        """Waits while the lease is past its deadline: then another worker may own the run already."""
-        run = self._run
-        while not run.environment.lease.in_time:
-            await self._driver.pause(run, _LATE_LEASE_PAUSE)
-        if run.is_draining or run.awaits_delivery:
-            await self._driver.hold(run)
 
     def _conclude(self, record: Record, error: BaseException | None, failures: int) -> Awaitable[None]:
         """Puts the final outcome on record, which no other attempt follows."""

@@ -80,9 +80,7 @@ class TransactionAttempts(Attempts):
             pause = min(_FIRST_PAUSE * 2.0 ** min(conflicts, 20), _LONGEST_PAUSE)
             self._end()  # no drain waits for what has left nothing
             await self._driver.pause(run, pause * random.uniform(0.2, 1.0))  # noqa: S311 (jitter)
-            if self._must_wait:
-                await self._wait_to_begin()
-            self._begin()
+            await self._begin()
             attempt = self._new_attempt()
 
     def _conclude(self, record: Record, error: BaseException | None, failures: int) -> Awaitable[None]:

@@ -9,9 +9,10 @@ from dbosflow._store.carried import Carried
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dbosflow._records.kinds import RecordKind
+    from dbosflow._store.batch_rows import BlockRow, Row
     from dbosflow._store.carried import ReadPlace, StreamPlace
     from dbosflow._store.start_options import StartOptions
     from dbosflow._store.waiter import Target
@@ -214,11 +215,26 @@ class Whole(Protocol):
     """All that a workflow has written when it ends before its start is: a slice of the statement with that."""
 
     @property
+    def records(self) -> Sequence[Row]:
+        """The rows of its records."""
+
+    @property
+    def blocks(self) -> Sequence[BlockRow]:
+        """The blocks that it appends to streams."""
+
+    @property
+    def writes_streams(self) -> bool:
+        """Whether it writes to streams, or ends any."""
+
+    @property
     def size(self) -> int:
         """Its rough size in the statement, in bytes."""
 
     def topics(self) -> Iterable[str]:
         """The topics that have news when it is durable."""
+
+    def acknowledged(self, started: set[str]) -> None:
+        """It is durable; ``started`` has the ids of what the statement has started besides."""
 
 
 @dataclass(slots=True, eq=False)
