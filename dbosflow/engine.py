@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-V = TypeVar("V")
-F = TypeVar("F")
 
 
 class Engine(EngineWorkers):

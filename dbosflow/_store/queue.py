@@ -128,11 +128,6 @@ async def claim(
     return [Claimed(*row) for row in claimed], Room(*found[0]) if found else None
 
 
-async def is_limited(connection: AsyncConnection[Any], schema: str, queue: str) -> bool:
-    """Whether the queue has limits."""
-    return (await state(connection, schema, queue)).is_limited
-
-
 class State(NamedTuple):
     """What a queue is like."""
 

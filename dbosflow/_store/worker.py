@@ -154,11 +154,6 @@ async def survey(connection: AsyncConnection[Any], schema: str) -> list[Surveyed
     ]
 
 
-async def orphans(connection: AsyncConnection[Any], schema: str) -> bool:
-    """Whether dead workers still own workflows."""
-    return bool((await fetch_all(connection, schema, _TABLE, "orphans"))[0]["orphans"])
-
-
 async def mark_dead(
     connection: AsyncConnection[Any], schema: str, leases: Sequence[SurveyedLease], because: str
 ) -> set[UUID]:

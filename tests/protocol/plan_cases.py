@@ -348,7 +348,6 @@ POOL = (
     Case("workflow.next_due", {}, 1, workflow=frozenset({"workflow_deadline"})),
     Case("workflow.resume", {"ids": MANY}, 40, workflow=KEY),
     Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}, stream_block=STREAMS),
-    Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
     Case(
         "workflow.cancel_requests",
         {"worker_id": WORKER},

@@ -105,7 +105,7 @@ async def test_a_claim_that_was_under_way_when_a_queue_got_its_first_limits_coun
     )
     await db.waiting(first.connection)
     setting = asyncio.create_task(limited(db, concurrency=3))
-    while not await queue.is_limited(db.admin, SCHEMA, "q"):  # noqa: ASYNC110 (nothing signals it)
+    while not (await queue.state(db.admin, SCHEMA, "q")).is_limited:  # noqa: ASYNC110 (nothing signals it)
         await asyncio.sleep(0)
     claimed, room = await claim(second)
     assert room is not None

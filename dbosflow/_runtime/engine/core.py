@@ -10,7 +10,6 @@ an executing one   worker lease ◄─ renewer (thread) · journal · runner · 
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -62,8 +61,6 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.registry import Registry
     from dbosflow.schedule_definitions import DeclaredSchedules
-
-logger = logging.getLogger("dbosflow.engine")
 
 
 class EngineCore:

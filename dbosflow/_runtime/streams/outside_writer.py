@@ -17,7 +17,6 @@ subclasses say what is written to: declared inputs, or inboxes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
     from dbosflow.config import Settings
 
-logger = logging.getLogger("dbosflow.appender")
 
 _FIRST_PAUSE = 0.001
 """Seconds, doubled at each lost race for an offset in a stream: about the time of the statement that won."""

@@ -35,16 +35,6 @@ FROM dbosflow.worker k WHERE k.state = 'live';
 -- name: versions (of the live workers, and where they are)
 SELECT DISTINCT k.host, k.pid, k.version FROM dbosflow.worker k WHERE k.state = 'live' ORDER BY k.host, k.pid;
 
--- name: orphans (whether dead workers still own runs)
--- Index: workflow_owned, a probe for each. Equal would be joined with the table, if once all of it had one owner.
-SELECT EXISTS (
-    SELECT FROM dbosflow.worker k
-    CROSS JOIN LATERAL (
-        SELECT FROM dbosflow.workflow w WHERE w.worker_id BETWEEN k.id AND k.id ORDER BY w.worker_id LIMIT 1
-    ) AS owned
-    WHERE k.state = 'dead'
-) AS orphans;
-
 -- name: mark_dead (never waits: a worker that is writing a batch is skipped and tried again)
 -- FOR UPDATE, because a plain UPDATE of `state` is not held up by the KEY SHARE lock of a running batch.
 WITH gone AS MATERIALIZED (
