@@ -46,3 +46,8 @@ def advice(found: Difference) -> str:
         f'Stream[{type(sent).__name__}, None]("key"); members of a union that look alike need Annotated[..., '
         'Field(discriminator="kind")]'
     )
+
+
+def with_mistake(reason: str) -> str:
+    """Pydantic's reason for a refusal, and the mistake behind it, if it tells which."""
+    return f"{reason}: an `await` is missing" if "<class 'coroutine'>" in reason else reason

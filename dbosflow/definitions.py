@@ -177,7 +177,12 @@ class WorkflowDef(FunctionDef):
     def _dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         plain = self._plain_parameters
         if plain is None or kwargs or len(args) != len(plain):
-            return self._arguments.dump((dict(self.signature.bind(*args, **kwargs).arguments),))[1:-1]
+            try:
+                bound = self.signature.bind(*args, **kwargs)
+            except TypeError as error:
+                msg = f"workflow {self.name!r}: {error}"
+                raise TypeError(msg) from None
+            return self._arguments.dump((dict(bound.arguments),))[1:-1]
         arguments, fits = {}, True  # the same as `bind`, in a tenth of its time
         for place, (name, types) in enumerate(plain):
             arguments[name] = value = args[place]

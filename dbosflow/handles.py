@@ -134,7 +134,8 @@ class WorkflowHandle(Generic[T]):
                 async with asyncio.timeout(timeout):
                     outcome = await self._core.outcome(self.workflow_id)
         except TimeoutError:
-            msg = f"workflow {self.workflow_id!r} has not ended within {timeout} s; it goes on"
+            msg = f"workflow {self.workflow_id!r} has not ended within {timeout} s; "
+            msg += f"engine.workflows.explain({self.workflow_id!r}) tells what it waits for"
             raise WaitTimeoutError(msg) from None
         result: T = result_of(self.workflow_id, outcome, self._definition)
         return result

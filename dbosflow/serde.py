@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
@@ -20,7 +21,7 @@ from pydantic import PydanticUserError, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 from typing_extensions import TypedDict
 
-from dbosflow.advice import TELL_MORE, advice, would_come_back
+from dbosflow.advice import TELL_MORE, advice, with_mistake, would_come_back
 from dbosflow.comparison import Comparison
 from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
@@ -132,7 +133,8 @@ class Codec(Generic[T]):
         try:
             text = self._write(value).decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
-            text = self._text(value)
+            text = ""
+        text = text or self._text(value)  # behind the handler: what fails here, fails for reasons of its own
         if len(text) > _LONGEST_INTEGER or "NaN" in text or "Infinity" in text:
             self._check(text)
         return self._escaped(value, text) if "\ufffd" in text else text
@@ -170,19 +172,17 @@ class Codec(Generic[T]):
         raise self._refusal(value, found)
 
     def _text(self, value: T) -> str:
-        try:
+        with suppress(PydanticSerializationError, UnicodeError, ValueError, RecursionError):
             return self._write(value, by_alias=False, round_trip=True, warnings=False).decode()
-        except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
-            return self._dump_slowly(value)
+        return self._dump_slowly(value)
 
     def _dump_slowly(self, value: T) -> str:
         """The text as the ``json`` module makes it. It escapes lone surrogates, which pydantic refuses or replaces."""
         write = partial(self._schema.serializer.to_python, value, by_alias=False, round_trip=True, warnings=False)
         try:
-            try:
+            with suppress(TypeError):  # not only plain types: pydantic can write them, but may replace names
                 return json.dumps(write(mode="python"), separators=(",", ":"))
-            except TypeError:  # not only plain types: pydantic can write them, but may replace names
-                return json.dumps(write(mode="json"), separators=(",", ":"))
+            return json.dumps(write(mode="json"), separators=(",", ":"))
         except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError) as error:
             raise self._unfit(error) from error
 
@@ -258,7 +258,7 @@ class Codec(Generic[T]):
             places = error.errors(include_url=False, include_input=False, include_context=False)[:3]
             reason = "; ".join(" ".join(filter(None, [".".join(map(str, one["loc"])), one["msg"]])) for one in places)
         else:
-            reason = _INPUT.sub("input_type=", str(error)) or _DEPTH_HINT
+            reason = with_mistake(_INPUT.sub("input_type=", str(error)) or _DEPTH_HINT)
         return SerializationError(f"{self.what} cannot be carried as JSON under its type {self.shown}: {reason}")
 
 

@@ -178,6 +178,6 @@ def test_a_durable_sleep_outside_of_a_workflow_is_a_plain_one(which: str) -> Non
 def test_a_wait_for_a_result_that_ends_leaves_the_workflow_alone(engine: Engine) -> None:
     """``result(timeout=)`` ends the wait, not what it waits for."""
     handle = engine.start(sleeping, 0.3)
-    with pytest.raises(WaitTimeoutError, match="it goes on"):
+    with pytest.raises(WaitTimeoutError, match="tells what it waits for"):
         handle.result(timeout=0.01)
     assert handle.result(timeout=PATIENCE) == "awake"

@@ -159,7 +159,7 @@ def test_arguments_of_another_shape_are_refused_as_a_call_does_it(
     async def none() -> None: ...
 
     target: Any = mixed
-    with pytest.raises(TypeError, match=what):
+    with pytest.raises(TypeError, match=f"workflow '.*mixed': .*{what}"):
         engine.start(target, *args, **kwargs)
     for flow, wrong in ((plain, ()), (plain, (1, 2)), (none, (1,))):
         target = flow

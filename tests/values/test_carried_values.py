@@ -347,6 +347,14 @@ def make(kind: Any, **values: Any) -> Any:
     return kind(**values)
 
 
+def not_awaited() -> Any:
+    async def give() -> None: ...
+
+    made = give()
+    made.close()  # otherwise Python warns of it
+    return made
+
+
 def deep() -> Any:
     value: Any = []
     for _ in range(900):
@@ -493,6 +501,8 @@ REFUSED: dict[str, tuple[Any, Callable[[], Any], str]] = {
     "greater than any parser": (Any, lambda: 10**4300, "4300 digits"),
     "another type": (int, lambda: "seven", "Expected `int`"),
     "no JSON": (Any, object, "Unable to serialize"),
+    "not awaited": (Any, not_awaited, "coroutine.*an `await` is missing"),
+    "not awaited, inside": (dict[str, int], lambda: {"a": not_awaited()}, "an `await` is missing"),
     "no type": (Any, lambda: [int], "Unable to serialize"),
     "too deep": (Any, deep, "depth|deep"),
 }
@@ -538,6 +548,8 @@ def test_what_would_not_is_refused_where_it_is_made(which: str) -> None:
         with pytest.raises(SerializationError, match=said) as raised:
             carry(make())
         assert str(raised.value).startswith("the result of step 'give' ")
+        cause = raised.value.__cause__
+        assert cause is None or cause.__context__ is None, "other ways to write it, which failed before, are no causes"
         assert "hunter2" not in str(raised.value)
 
 
