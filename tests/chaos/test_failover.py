@@ -16,6 +16,7 @@ from tests.chaos import lossy
 from tests.chaos.nodes.pair import Pair
 from tests.chaos.nodes.postgres import PATIENCE
 from tests.runtime.bench import Bench, record
+from tests.runtime.sessions import no_pool
 from tests.support import eventually, eventually_async
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ async def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() ->
 async def test_a_worker_takes_no_standby_for_its_server(pair: Pair) -> None:
     """A session that began on a standby can write once that is promoted: then nobody would look at its timeline."""
     changes: list[None] = []
-    lease = WorkerLease(pair.standby.url("worker"), Settings(), on_new_timeline=lambda: changes.append(None))
+    url = pair.standby.url("worker")
+    lease = WorkerLease(url, Settings(), no_pool(url), on_new_timeline=lambda: changes.append(None))
     async with lease.lock:
         with pytest.raises(DatabaseUnavailableError, match="standby"):
             await lease.connection()

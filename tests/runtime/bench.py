@@ -25,6 +25,7 @@ from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from dbosflow.types import WorkflowStatus
 from tests.ports import NoEngine
+from tests.runtime.sessions import no_pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -69,7 +70,9 @@ class Bench:
     def __init__(self, url: str, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.url = url
-        self.lease = WorkerLease(url, self.settings, on_new_timeline=lambda: self.events.append("new timeline"))
+        self.lease = WorkerLease(
+            url, self.settings, no_pool(url), on_new_timeline=lambda: self.events.append("new timeline")
+        )
         self.faults: deque[Fault | None] = deque()
         """What happens to the next statements, one each; ``None``: nothing. Then nothing any more."""
         self.write: Write = write_batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg_pool import AsyncConnectionPool
 
 from tests.support import eventually
 
@@ -27,3 +28,8 @@ def cut(url: str, which: str) -> None:
     ((pid, _),) = eventually(lambda: sessions(url, which))
     with psycopg.connect(url, autocommit=True) as connection:
         assert connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)).fetchone() == (True,)
+
+
+def no_pool(url: str) -> AsyncConnectionPool[Any]:
+    """A pool that has nothing to lend."""
+    return AsyncConnectionPool(url, open=False)

@@ -23,6 +23,7 @@ from dbosflow.config import Settings
 from dbosflow.errors import SerializationError
 from tests.behaviour.tables import rows
 from tests.resting import Resting
+from tests.runtime.sessions import no_pool
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Announced:
 
 def enqueuer_of(url: str, announced: Announced | None = None, *, pooled: bool = False) -> Enqueuer:
     """One that says so."""
-    return Enqueuer(url, Settings(pooled=pooled), None, announce=announced or Announced(), on_enqueued=lambda _: None)
+    settings, announce = Settings(pooled=pooled), announced or Announced()
+    return Enqueuer(url, settings, no_pool(url), announce=announce, on_enqueued=lambda _: None)
 
 
 def row(workflow_id: str, text: str = "1") -> Enqueued:

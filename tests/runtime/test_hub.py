@@ -18,6 +18,7 @@ from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow.config import Settings
+from tests.runtime.sessions import no_pool
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Table:
 @asynccontextmanager
 async def laid(url: str) -> AsyncIterator[Table]:
     """A table with its hub."""
-    session = Session(url, Settings(), READER)
+    session = Session(url, Settings(), READER, no_pool(url))
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         wakeups = Wakeups()
         hub = Hub(session, "dbosflow", wakeups)

@@ -26,6 +26,7 @@ from dbosflow._store.notify import (
     topics_of,
 )
 from dbosflow.config import MAX_IDENTIFIER, Settings
+from tests.runtime.sessions import no_pool
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ async def talking(url: str) -> AsyncIterator[tuple[Notifier, ListenSession]]:
     """A notifier, and a session that listens."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await listen(connection, SCHEMA, PARTS)
-        notifier = Notifier(url, Settings())
+        notifier = Notifier(url, Settings(), no_pool(url))
         notifier.open()
         try:
             yield notifier, ListenSession(connection)
@@ -174,7 +175,7 @@ async def test_a_notifier_that_closes_sends_the_topics_that_are_left(database_ur
     """The last commits of an engine are news, too."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await listen(connection, SCHEMA, PARTS)
-        notifier = Notifier(database_url, Settings())
+        notifier = Notifier(database_url, Settings(), no_pool(database_url))
         notifier.open()
         notifier.send(["first"])
         session = ListenSession(connection)

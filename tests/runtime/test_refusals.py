@@ -32,6 +32,7 @@ from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings
 from dbosflow.errors import PermissionDeniedError, SerializationError, StreamError, WorkflowBlockedError, WorkflowError
 from tests.runtime.bench import Bench, before_sending, record, sqlstate, write
+from tests.runtime.sessions import no_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ async def test_readers_and_waiters_with_bad_arguments_fail_alone(
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, lambda wants: BAD in [one[0] for one in wants]))
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
 
-    session, wakeups = Session(database_url, Settings(), READER), Wakeups()
+    session, wakeups = Session(database_url, Settings(), READER, no_pool(database_url)), Wakeups()
     hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
     asked = [hub.read(one, "k", 0, UNSEEN) for one in ("a", BAD, "b", BAD)]
     asked += [outcomes.wait_for(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
@@ -111,7 +112,7 @@ async def test_readers_without_rights_are_told_and_not_tried_again(
     error = PermissionDeniedError("no rights")
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, bool))
 
-    session = Session(database_url, Settings(), READER)
+    session = Session(database_url, Settings(), READER, no_pool(database_url))
     hub = Hub(session, "dbosflow", Wakeups())
     hub.open()
     assert await in_time(hub.read("a", "k", 0, UNSEEN), hub.read("b", "k", 0, UNSEEN)) == [error, error]
@@ -129,7 +130,7 @@ async def test_enqueues_and_inputs_with_bad_data_fail_alone(
     monkeypatch.setattr(stream, "append", refusing(stream.append, error, is_bad))
 
     async with pool_of(database_url) as pool:
-        enqueuer = Enqueuer(database_url, Settings(), None, announce=lambda *_, **__: None, on_enqueued=lambda _: None)
+        enqueuer = Enqueuer(database_url, Settings(), pool, announce=lambda *_, **__: None, on_enqueued=lambda _: None)
         input_writer = InputWriter(pool, Settings(), lambda _: None)
         asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",)), []) for one in ("a", BAD, "b")]
         answers = asyncio.ensure_future(in_time(*asked))

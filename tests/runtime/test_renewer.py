@@ -21,7 +21,7 @@ from dbosflow._store import worker
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
 from dbosflow.errors import PermissionDeniedError
-from tests.runtime.sessions import RENEWING, cut, sessions
+from tests.runtime.sessions import RENEWING, cut, no_pool, sessions
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def with_renewer(url: str, look: Callable[[WorkerLease, list[None]], None]) -> N
 
     async def main() -> None:
         settings = Settings(lease=LEASE)
-        lease = WorkerLease(url, settings, on_new_timeline=lambda: None)
+        lease = WorkerLease(url, settings, no_pool(url), on_new_timeline=lambda: None)
         async with lease.lock:
             await lease.open()
         over: list[None] = []
-        renewer = LeaseRenewer(url, settings, lease, lambda: over.append(None))
+        renewer = LeaseRenewer(url, settings, lease, lambda: over.append(None), no_pool(url))
         renewer.open()
         try:
             await asyncio.to_thread(look, lease, over)
@@ -72,8 +72,8 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
 
 async def test_a_connection_that_falls_silent_is_closed_while_the_lease_lasts(database_url: str) -> None:
     """By the kernel, which does that for nobody else before a lease is over."""
-    lease: Any = WorkerLease(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
-    renewer = LeaseRenewer(database_url, Settings(lease=8.0), lease, lambda: None)
+    lease: Any = WorkerLease(database_url, Settings(lease=8.0), no_pool(database_url), on_new_timeline=lambda: None)
+    renewer = LeaseRenewer(database_url, Settings(lease=8.0), lease, lambda: None, no_pool(database_url))
     renewer._renew()
     assert renewer._connection is not None
     assert renewer._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
@@ -121,7 +121,7 @@ class Renewal:
         monkeypatch.setattr(worker, "renew", self._renew)
 
     async def _made(self, settings: Settings) -> LeaseRenewer:
-        return LeaseRenewer("url", settings, self.lease, lambda: self.over.append(None))
+        return LeaseRenewer("url", settings, self.lease, lambda: self.over.append(None), no_pool("url"))
 
     def _connect(self, _: str, **options: Any) -> Any:
         self.connected.append(options)
@@ -171,7 +171,7 @@ def test_a_renewal_counts_from_when_it_was_sent(monkeypatch: pytest.MonkeyPatch)
     one.meanwhile = lambda: received.append(time.monotonic())
     one.renewer._renew()
     assert one.renewed[0] <= received[0]
-    lease = WorkerLease("url", Settings(lease=LEASE), on_new_timeline=lambda: None)
+    lease = WorkerLease("url", Settings(lease=LEASE), no_pool("url"), on_new_timeline=lambda: None)
     assert not lease.in_time
     lease.renewed(time.monotonic() - 2 * LEASE)
     assert not lease.in_time
@@ -231,7 +231,7 @@ async def test_a_timeline_that_cannot_be_seen_is_said_once(
         return await fetch_all(connection, schema, table, name, **values)
 
     monkeypatch.setattr(worker_lease, "fetch_all", fetch)
-    lease = WorkerLease(database_url, Settings(), on_new_timeline=lambda: None)
+    lease = WorkerLease(database_url, Settings(), no_pool(database_url), on_new_timeline=lambda: None)
     async with lease.lock:
         await lease.open()
         for _ in range(3):

@@ -59,7 +59,7 @@ class LeaseRenewer(ThreadService):
         settings: Settings,
         lease: RenewedLease,
         on_lease_over: Callable[[], None],
-        pool: AsyncConnectionPool[Any] | None = None,
+        pool: AsyncConnectionPool[Any],
     ) -> None:
         super().__init__("leases")
         self._loop = asyncio.get_running_loop()
@@ -122,17 +122,17 @@ class LeaseRenewer(ThreadService):
 
     def _renew_by_loop(self, worker_id: UUID, failure: Exception) -> set[UUID]:
         """Renews over the pool, or raises why this thread has no connection."""
-        if self._pool is None or self.closing.is_set():
+        if self.closing.is_set():
             raise failure
-        renewal = asyncio.run_coroutine_threadsafe(self._renew_over(self._pool, worker_id), self._loop)
+        renewal = asyncio.run_coroutine_threadsafe(self._renew_over_pool(worker_id), self._loop)
         try:
             return renewal.result(self._settings.lease / _RENEWALS_A_LEASE)
         except Exception:  # noqa: BLE001 (whatever it is, it is the second failure)
             renewal.cancel()
             raise failure from None
 
-    async def _renew_over(self, pool: AsyncConnectionPool[Any], worker_id: UUID) -> set[UUID]:
-        async with pool.connection() as connection:
+    async def _renew_over_pool(self, worker_id: UUID) -> set[UUID]:
+        async with self._pool.connection() as connection:
             return await worker.renew_async(connection, self._settings.schema, [worker_id])
 
     def _disconnect(self) -> None:

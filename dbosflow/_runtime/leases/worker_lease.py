@@ -66,7 +66,7 @@ class WorkerLease:
         self,
         url: str,
         settings: Settings,
-        pool: AsyncConnectionPool[Any] | None = None,
+        pool: AsyncConnectionPool[Any],
         *,
         on_new_timeline: Callable[[], None],
     ) -> None:

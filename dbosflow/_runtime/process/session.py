@@ -42,7 +42,7 @@ class Session:
         url: str,
         settings: Settings,
         special: Mapping[str, str],
-        pool: AsyncConnectionPool[Any] | None = None,
+        pool: AsyncConnectionPool[Any],
     ) -> None:
         self._url = url
         self._settings = settings
@@ -84,13 +84,11 @@ class Session:
     async def _replace(self, lent: AsyncExitStack) -> Connection:
         """The connection, made anew; or one that the pool lends."""
         await self.close()
-        pool, failure = self._pool, None
-        if pool is None or time.monotonic() >= self._connects_from:
+        failure: Exception | None = None
+        if time.monotonic() >= self._connects_from:
             try:
                 self._connection = await self._connect()
             except (DatabaseUnavailableError, ConfigurationError) as error:
-                if pool is None:
-                    raise
                 failure = error
                 if not self._connects_from:
                     logger.warning("asking the pool instead: %s", error)
@@ -99,19 +97,17 @@ class Session:
                 self._connects_from = 0.0
                 return self._connection
         try:
-            connection: Connection = await lent.enter_async_context(pool.connection(_PATIENCE))
+            connection: Connection = await lent.enter_async_context(self._pool.connection(_PATIENCE))
         except PoolTimeout as error:
             self._connects_from = 0.0
             raise failure or error from None
         return connection
 
     async def _connect(self) -> Connection:
-        settings, timeout = self._settings, self._settings.connect_timeout
-        if self._pool is not None:
-            timeout = 0.0 if self._connects_from else min(_PATIENCE, timeout)
+        settings = self._settings
         connection = await connect_async(
             self._url,
-            timeout=timeout,
+            timeout=0.0 if self._connects_from else min(_PATIENCE, settings.connect_timeout),
             pooled=bool(settings.pooled),
             settings=wanted(self._special, idle=settings.lease),
             codecs=settings.chain,

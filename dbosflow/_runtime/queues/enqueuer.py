@@ -46,7 +46,7 @@ class Enqueuer(Service):
         self,
         url: str,
         settings: Settings,
-        pool: AsyncConnectionPool[Any] | None,
+        pool: AsyncConnectionPool[Any],
         *,
         announce: Announce,
         on_enqueued: Callable[[Iterable[str]], None],

@@ -40,7 +40,7 @@ _LAST_ANSWER = 1.0
 class Notifier(Service):
     """Hints to other processes."""
 
-    def __init__(self, url: str, settings: Settings, pool: AsyncConnectionPool[Any] | None = None) -> None:
+    def __init__(self, url: str, settings: Settings, pool: AsyncConnectionPool[Any]) -> None:
         super().__init__("notifier", interval=None)
         self._schema = settings.schema
         self._session = Session(url, settings, NOTIFIER, pool)

@@ -8,13 +8,16 @@ import pytest
 
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow.config import Settings
+from tests.runtime.sessions import no_pool
+
+NOWHERE = "postgresql:///nowhere"
 
 
 def lease(reloads: list[str] | None = None, *, lasts: float = 10.0, pooled: bool | None = None) -> WorkerLease:
     """A lease that nobody has registered."""
     calls = [] if reloads is None else reloads
     settings = Settings(lease=lasts, pooled=pooled)
-    return WorkerLease("postgresql:///nowhere", settings, on_new_timeline=lambda: calls.append("reload"))
+    return WorkerLease(NOWHERE, settings, no_pool(NOWHERE), on_new_timeline=lambda: calls.append("reload"))
 
 
 def test_a_lease_that_was_never_registered_is_not_ours() -> None:
