@@ -287,6 +287,24 @@ async def test_the_work_of_another_program_is_left_alone(database_url: str) -> N
         assert await engine.handle("w").status_async() == "queued"
 
 
+async def test_unknown_workflows_are_said_with_the_place_where_they_wait(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once each. What was started without a queue waits in one of ours, whose name is nothing to its author."""
+    async with (
+        worker(database_url, safety_poll=0.1),
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
+    ):
+        await connection.execute(
+            """INSERT INTO dbosflow.workflow (id, name, status, queue, input, priority)
+               VALUES ('one', 'unknown in q', 'queued', 'q', '{}', 0),
+                      ('two', 'unknown in none', 'queued', '', '{}', 0)"""
+        )
+        await eventually_async(lambda: len({one for one in caplog.messages if "does not know it" in one}) == 2)
+    said = sorted(one.partition(",")[0] for one in caplog.messages if "does not know it" in one)
+    assert said == ["workflow 'unknown in none' waits without a queue", "workflow 'unknown in q' waits in queue 'q'"]
+
+
 async def test_looking_for_unknown_workflows_adds_nothing_to_a_claim(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,9 +224,9 @@ class Claimer(Service):
         for name in sorted(set(found) - _missed):
             _missed.add(name)
             logger.warning(
-                "workflow %r waits in queue %r, and this worker does not know it: it stays queued until a worker of "
-                "this queue does. Import its module here, or serve the queue with a worker that has it",
-                *(name, self.queue),
+                "workflow %r waits %s, and this worker does not know it: it stays queued until one does. Import its "
+                "module here, or start a worker that has it",
+                *(name, f"in queue {self.queue!r}" if self.queue else "without a queue"),
             )
 
     async def _adopt(self) -> None:
