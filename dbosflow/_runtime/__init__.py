@@ -5,7 +5,7 @@ import-linter holds it. ``docs/architecture.md`` follows a value, a step and a t
 
 ```text
 process      time, threads, connections, background services, and which process this is
-runs         what a run hands to the journal: entries, and the buffer that holds them
+runs         the state of a run, and what it hands to the journal: entries, and the buffer that holds them
 wakeups      hints within a process (topics) and between processes (listener, notifier)
 replay       branches of a workflow, and the delivery of outcomes in their recorded order
 leases       ownership: the worker's row and its renewal, and the workflows that are taken from dead workers

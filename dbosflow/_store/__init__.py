@@ -14,7 +14,11 @@ statements   loads the named statements of sql/<table>.sql
 payloads     applies the codecs to payloads in values and results
 queries      runs a statement, and gives its errors names
 start_options cancel_request    the columns of a start that most starts leave empty
-workflow step stream worker    one module per table
+carried      what an iteration of a workflow hands to the next one
+workflow step stream worker attribute dedup schedule used_units waiter    one module per table
+queue outbox standalone    the tables of limits, of what users' transactions ask for, and of streams without a workflow
+message waiting priority version iteration listing explain    more questions about the tables of workflows
+fork transfer reencryption    whole workflows: copied, exported and imported, written under another key
 user_connection transaction    connections for users' transactions, and what the engine sends around their statements
 batch_rows batch    the rows of the journal's statement; its forms, composed of the parts in sql/batch.sql
 notify       NOTIFY and LISTEN

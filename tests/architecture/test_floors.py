@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import dbosflow
 from dbosflow import errors, testing
 
@@ -41,6 +43,15 @@ def texts(module: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(module):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("room", ["_runtime", "_store"])
+def test_a_room_lists_what_is_in_it(room: str) -> None:
+    """The first thing that a newcomer reads of it."""
+    directory = PACKAGE / room
+    listed = (ast.get_docstring(source(directory / "__init__.py")) or "").split()
+    there = {one.stem for one in directory.iterdir() if one.suffix == ".py" or (one / "__init__.py").exists()}
+    assert there - {"__init__"} <= set(listed)
 
 
 def test_all_the_sql_is_in_the_store() -> None:

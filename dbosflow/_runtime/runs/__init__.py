@@ -1,1 +1,1 @@
-"""What a run hands to the journal: entries, their keys, and the buffer that holds them."""
+"""The state of a run, and what it hands to the journal: entries, and the buffer that holds them."""
