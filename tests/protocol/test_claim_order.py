@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._store import queue, workflow
+from dbosflow._store import attribute, queue, workflow
 from tests.protocol.schedules import SCHEMA
 from tests.protocol.test_queue_limits import limited
 
@@ -93,3 +93,22 @@ async def test_claimers_at_the_same_time_take_as_much_as_they_may(db: Database, 
         assert [len(one) for one in found] == [10] * CLAIMERS
         taken += [workflow_id for one in found for workflow_id in one]
     assert sorted(taken) == sorted(row[2] for row in rows)
+
+
+@pytest.mark.parametrize("recoveries", [0, 3], ids=["", "suspect"])
+@pytest.mark.parametrize("has_limits", [False, True], ids=["", "limits"])
+@pytest.mark.parametrize("names", [1, 2])
+async def test_who_only_keeps_a_workflow_from_being_removed_holds_up_nobody(
+    db: Database, names: int, recoveries: int, *, has_limits: bool
+) -> None:
+    """Nobody would tell the claimer, or the reclaimer, when that is over."""
+    lease, other = await db.lease(), await db.connect(autocommit=False)
+    if has_limits:
+        await limited(db, "q", concurrency=1000)
+    ids = sorted(row[2] for row in await waiting(db, random.Random(1), SOME[:names], 1 if recoveries else 9))
+    await db.rows("UPDATE dbosflow.workflow SET recoveries = %s", recoveries)
+    for workflow_id in ids:
+        assert await attribute.update(other, SCHEMA, workflow_id, {"colour": '"red"'})
+    assert await claim(lease, SOME, 9, has_limits=has_limits) == ids
+    await db.reclaim(lease)
+    assert sorted(await db.requeue()) == ids

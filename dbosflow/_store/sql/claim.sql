@@ -52,7 +52,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
         WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = k.name
         ORDER BY w.queue, w.name, w.recoveries, w.created_at, w.id
         LIMIT 1
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS f
     LIMIT least(:limit::integer, 1)
 ), accused AS (
@@ -69,7 +69,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
           AND (w.priority, w.created_at, w.id) >= (k.priority, k.created_at, k.id) AND w.recoveries < 3
         ORDER BY w.queue, w.name, w.priority, w.created_at, w.id
         LIMIT :limit::integer
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS f
     WHERE k.names = 1 AND NOT EXISTS (SELECT FROM suspect)
 ), piece AS (
@@ -112,7 +112,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
         SELECT w.id
         FROM dbosflow.workflow w
         WHERE w.id = c.id AND w.status IS NOT DISTINCT FROM 'queued' AND w.queue IS NOT DISTINCT FROM :queue::text
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS f
     LIMIT :limit::integer
 )

@@ -293,7 +293,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
     FROM dbosflow.workflow w
     WHERE w.id = ANY(ARRAY(SELECT id FROM suspected)) AND w.status IS NOT DISTINCT FROM 'queued'
       AND split_part(w.queue, chr(31), 1) = :queue::text
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), accused AS (
     UPDATE dbosflow.worker k SET suspect = s.id
     FROM suspect s
@@ -345,7 +345,7 @@ WITH RECURSIVE lease AS MATERIALIZED (
     FROM unnest(ARRAY(SELECT id FROM picked ORDER BY place), ARRAY(SELECT queue FROM picked ORDER BY place)) AS p (id, queue)
     JOIN dbosflow.workflow w ON w.id = p.id
     WHERE w.status IS NOT DISTINCT FROM 'queued' AND w.queue IS NOT DISTINCT FROM p.queue
-    FOR UPDATE OF w SKIP LOCKED
+    FOR NO KEY UPDATE OF w SKIP LOCKED
 ), served AS MATERIALIZED (
     SELECT p.key, CASE WHEN p.k <= p.credit THEN p.weight - p.credit + p.k
                        ELSE (p.k - p.credit - 1) % p.weight + 1 END::integer AS turn

@@ -132,7 +132,7 @@ WITH orphan AS MATERIALIZED (
         SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
         FROM dbosflow.workflow w
         WHERE w.worker_id BETWEEN k.id AND k.id
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS w
     WHERE k.state = 'dead'
 ), found AS MATERIALIZED (
