@@ -6,7 +6,8 @@ NOTIFY in a transaction that writes takes an instance-wide lock through its comm
 holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. When the notifier is idle, hints with
 waiters elsewhere are on the wire before the commit's own process goes on. Hints for what is awaited here go a little
 later: at once, they would take time from the waiters here. While a statement is under way, and while those hints wait,
-further hints gather. A failure is a lost hint: readers poll slowly, too.
+further hints gather. What a connection was cut with is sent again. Any other failure is a lost hint: readers poll
+slowly, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.process.service import Service, is_final
 from dbosflow._runtime.process.session import Session
 from dbosflow._sessions import NOTIFIER
 from dbosflow._store.notify import answered, make_room, notify, notify_at_once
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _LATER = 0.01
 """Seconds until a hint that is not urgent goes."""
+_MOST = 10_000
+"""Hints that wait for a connection: with more, those are forgotten that the one before was cut with."""
 _LAST_ANSWER = 1.0
 """Seconds for the answer to the last statement when the notifier closes."""
 
@@ -49,6 +52,8 @@ class Notifier(Service):
         """Whether the queued hints are to go as soon as possible."""
         self._timer: asyncio.TimerHandle | None = None
         self._on_wire: Connection | None = None
+        self._sent: dict[str, None] = {}
+        """The hints of the last statement."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -85,6 +90,11 @@ class Notifier(Service):
             async with self._session.turn() as connection:
                 await make_room(connection)
             raise
+        except BaseException as error:
+            if not is_final(error) and len(self._topics) < _MOST:  # a connection that was cut: over another one
+                self._topics = self._sent | self._topics
+                self._is_due = True
+            raise
         finally:
             self._on_wire = None
             self._idle.set()
@@ -92,10 +102,10 @@ class Notifier(Service):
 
     def _take(self) -> dict[str, None]:
         """Takes all queued hints, which are sent now."""
-        topics, self._topics = self._topics, {}
+        self._sent, self._topics = self._topics, {}
         self._is_due = False
         self._idle.clear()
-        return topics
+        return self._sent
 
     def _later(self) -> None:
         self._timer = None
