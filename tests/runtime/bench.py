@@ -20,6 +20,7 @@ from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.runs.entries import Continuation, Ending, Record, Start
+from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._store.batch import BatchResult, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
@@ -90,7 +91,9 @@ class Bench:
             resources.push_async_callback(self.lease.disconnect)
             async with self.lease.lock:
                 await self.lease.open()
-            self.journal = Journal(self.lease, self.settings, self, self._announce, write=self._write_batch)
+            self.journal = Journal(
+                self.lease, self.settings, self, self._announce, StreamStatistics(), write=self._write_batch
+            )
             self.journal.open()
             resources.push_async_callback(self.journal.close)
             self.database = await resources.enter_async_context(

@@ -13,6 +13,7 @@ from dbosflow import Engine
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.streams import hub as hub_module
 from dbosflow._runtime.streams.hub import UNSEEN, Hub, Outcomes
+from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
@@ -73,7 +74,7 @@ async def laid(url: str) -> AsyncIterator[Table]:
     session = Session(url, Settings(), READER, no_pool(url))
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         wakeups = Wakeups()
-        hub = Hub(session, "dbosflow", wakeups)
+        hub = Hub(session, "dbosflow", wakeups, StreamStatistics())
         hub.open()
         try:
             yield Table(hub, wakeups, connection)

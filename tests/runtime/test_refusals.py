@@ -23,6 +23,7 @@ from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._runtime.streams.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.streams.input_writer import InputWriter
+from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import retention, step, stream
@@ -89,7 +90,8 @@ async def test_readers_and_waiters_with_bad_arguments_fail_alone(
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
 
     session, wakeups = Session(database_url, Settings(), READER, no_pool(database_url)), Wakeups()
-    hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
+    hub = Hub(session, "dbosflow", wakeups, StreamStatistics())
+    outcomes = Outcomes(session, "dbosflow", wakeups)
     asked = [hub.read(one, "k", 0, UNSEEN) for one in ("a", BAD, "b", BAD)]
     asked += [outcomes.wait_for(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
     answers = asyncio.ensure_future(in_time(*asked))
@@ -113,7 +115,7 @@ async def test_readers_without_rights_are_told_and_not_tried_again(
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, bool))
 
     session = Session(database_url, Settings(), READER, no_pool(database_url))
-    hub = Hub(session, "dbosflow", Wakeups())
+    hub = Hub(session, "dbosflow", Wakeups(), StreamStatistics())
     hub.open()
     assert await in_time(hub.read("a", "k", 0, UNSEEN), hub.read("b", "k", 0, UNSEEN)) == [error, error]
     await hub.close()

@@ -63,7 +63,7 @@ class Journal(Service, Generic[R]):
         settings: Settings,
         owner: JournalOwner[R],
         announce: Announce,
-        statistics: StreamStatistics | None = None,
+        statistics: StreamStatistics,
         *,
         write: Write | None = None,
     ) -> None:
@@ -327,8 +327,7 @@ class Journal(Service, Generic[R]):
         self._durable.extend(zip(parts, repeat(set(started))))
 
     def _tell_of(self, batch: Batch[R], seconds: float) -> None:
-        if self._statistics is not None:
-            batch.count_in(self._statistics, seconds)
+        batch.count_in(self._statistics, seconds)
         if topics := batch.topics():
             self._announce(topics, at_once=batch.is_awaited_elsewhere, notified=batch.notified)
 

@@ -101,9 +101,7 @@ class _Tail:
 class Hub(Service):
     """The readers' queries of one process."""
 
-    def __init__(
-        self, session: Session, schema: str, wakeups: Wakeups, statistics: StreamStatistics | None = None
-    ) -> None:
+    def __init__(self, session: Session, schema: str, wakeups: Wakeups, statistics: StreamStatistics) -> None:
         super().__init__("hub", interval=None)
         self._statistics = statistics
         self._session = session
@@ -177,8 +175,7 @@ class Hub(Service):
             for ask in waiting:
                 if ask.is_answered_by(page) and not ask.future.done():
                     ask.future.set_result(page)
-                    if self._statistics is not None:
-                        self._statistics.read(want, page)
+                    self._statistics.read(want, page)
 
     async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None], error: BaseException) -> None:
         """Asks one by one, so that a refused request fails no other; the refused one gets the error."""
