@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.pins import partition_of, queue_of, stored_queue, version_of
 from dbosflow._store import statements
+from dbosflow._store.payloads import parsed, parsed_error
 from dbosflow._store.queries import fetch_text, in_order
-from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.attributes import attribute_of, checked_attributes
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 

@@ -5,7 +5,8 @@ text of a payload ── seal, when a statement's values are bound ──► jso
 text of a payload ◄── unseal, where a result is read: in columns of these names ── ::text AS input, output, values ...
 ```
 
-A connection knows its codecs. A payload that cannot be decoded comes out as an ``Unreadable``.
+A connection knows its codecs. A payload that cannot be decoded comes out as an ``Unreadable``. Listings show values,
+which are ``parsed``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._store.batch_rows import BlockRow, ContinueRow, EndRow, InputRow, OutcomeRow, RecordRow, StartRow
 from dbosflow.codecs.chain import MARK, NO_CODECS, Codecs
 from dbosflow.errors import CodecError
-from dbosflow.serde import items_of
+from dbosflow.serde import for_people, items_of
 from dbosflow.types import FrameKind
 from dbosflow.unreadable import Unreadable
 
@@ -135,3 +136,16 @@ def unsealed(codecs: Codecs, text: str | None) -> str | None:
     except ValueError:  # an array that Python's parser does not take was not made here
         pass
     return text
+
+
+def parsed(payload: str | None) -> Any:
+    """The value of a payload, for people."""
+    return None if payload is None else for_people(payload)
+
+
+def parsed_error(payload: str | None) -> dict[str, Any] | None:
+    """The record of an error, for people. A text that dbosflow did not write becomes the message of an error."""
+    record = parsed(payload)
+    if record is None or isinstance(record, dict):
+        return record
+    return {"type": None, "module": None, "message": payload, "args": None}

@@ -12,8 +12,8 @@ from dbosflow._records.keys import GIVEN, GIVEN_UP, WOKEN, child_id, iteration_o
 from dbosflow._records.kinds import STEPS, RecordKind
 from dbosflow._store import statements
 from dbosflow._store.carried import NOTHING_CARRIED, Carried
+from dbosflow._store.payloads import parsed, parsed_error
 from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
-from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
 from dbosflow.unreadable import Unreadable
 

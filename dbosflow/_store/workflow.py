@@ -12,7 +12,7 @@ from dbosflow._store.notify import behind
 from dbosflow._store.payloads import codecs_of, sealed, sealed_values
 from dbosflow._store.queries import fetch_all, fetch_hot, fetch_hot_and_follow, flush_seen
 from dbosflow._store.start_options import NO_OPTIONS, Dedup, StartOptions
-from dbosflow.serde import for_people, size_of
+from dbosflow.serde import size_of
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -287,17 +287,6 @@ async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveri
     return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)
 
 
-async def cancel(
-    connection: AsyncConnection[Any],
-    schema: str,
-    workflow_id: str,
-    children: bool = True,  # noqa: FBT001, FBT002 (what is asked of tables has a place)
-    reason: str | None = None,
-) -> Rows:
-    """Requests the cancellation of a workflow and its children; returns rows of ``id, status, queue``."""
-    return await cancel_many(connection, schema, [workflow_id], children=children, reason=reason)
-
-
 async def cancel_many(
     connection: AsyncConnection[Any],
     schema: str,
@@ -307,7 +296,10 @@ async def cancel_many(
     reason: str | None,
     statuses: Sequence[str] | None = None,
 ) -> Rows:
-    """``cancel`` for several workflows: of those with ``statuses``, if these are given."""
+    """Requests the cancellation of workflows: of those with ``statuses``, if these are given.
+
+    Returns rows of ``id, status, queue``, also of the children whose cancellation it has requested.
+    """
     which = {"ids": list(ids), "statuses": None if statuses is None else list(statuses), "parent_id": None}
     return await fetch_all(connection, schema, _TABLE, "cancel", **which, children=children, reason=reason)
 
@@ -346,16 +338,3 @@ async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[
     """The statuses and outcomes of these workflows."""
     rows = await fetch_hot(connection, schema, _TABLE, "outcomes", ids=ids)
     return {row[0]: Outcome(row[0], WorkflowStatus(row[1]), *row[2:]) for row in rows}
-
-
-def parsed(payload: str | None) -> Any:
-    """The value of a payload, for people."""
-    return None if payload is None else for_people(payload)
-
-
-def parsed_error(payload: str | None) -> dict[str, Any] | None:
-    """The record of an error, for people. A text that dbosflow did not write becomes the message of an error."""
-    record = parsed(payload)
-    if record is None or isinstance(record, dict):
-        return record
-    return {"type": None, "module": None, "message": payload, "args": None}

@@ -17,7 +17,7 @@ from dbosflow._store import dedup, retention, waiter, workflow
 from dbosflow._store.start_options import Dedup, StartOptions
 from dbosflow._store.workflow import Enqueued
 from tests.proof.machine import Bench, Machine
-from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease
+from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, cancel
 
 if TYPE_CHECKING:
     from dbosflow.types import OnDuplicate
@@ -197,7 +197,7 @@ class Dedups(Machine):
     def cancel(self, data: st.DataObject) -> None:
         """What never ran ends at once."""
         one = data.draw(st.sampled_from(sorted(self.works)))
-        self.run(workflow.cancel(self.db.admin, SCHEMA, one))
+        self.run(cancel(self.db.admin, one))
         work = self.works[one]
         if work.status in ENDED:
             return

@@ -17,7 +17,7 @@ from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._store import worker, workflow
 from dbosflow._store.cancel_request import CancelRequest
 from tests.proof.machine import Bench, Machine
-from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch
+from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch, cancel
 
 if TYPE_CHECKING:
     from dbosflow._store.batch_rows import BatchRows
@@ -202,7 +202,7 @@ class Workflows(Machine):
     @rule(one=ids)
     def cancel(self, one: str) -> None:
         """What never ran ends, what is parked is queued, all else is a request."""
-        found = self.run(workflow.cancel(self.db.admin, SCHEMA, one))
+        found = self.run(cancel(self.db.admin, one))
         row = self.model.get(one)
         if row is None or row.ended:
             assert found == []

@@ -17,7 +17,7 @@ from dbosflow._store.notify import workflow_topic
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.waiter import Target
 from tests.proof.machine import EMPTY
-from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Slice, WorkerLease, batch
+from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Slice, WorkerLease, batch, cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -116,7 +116,7 @@ async def _claimed(session: Session, world: World) -> Any:
 
 
 async def _cancelled(session: Session, _: World, workflow_id: str = "w") -> Any:
-    return [(row["id"], row["status"]) for row in await workflow.cancel(session, SCHEMA, workflow_id)]
+    return [(row["id"], row["status"]) for row in await cancel(session, workflow_id)]
 
 
 async def _cancelled_waiting(session: Session, _: World) -> Any:

@@ -285,3 +285,10 @@ class Database:
             workflow_id,
         )
         return {key for (key,) in keys}, [(offset, count, kind) for offset, count, kind in blocks]
+
+
+async def cancel(
+    connection: psycopg.AsyncConnection[Any], workflow_id: str, *, children: bool = True, reason: str | None = None
+) -> list[dict[str, Any]]:
+    """Requests the cancellation of one workflow; returns what the statement does."""
+    return await workflow.cancel_many(connection, SCHEMA, [workflow_id], children=children, reason=reason)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import workflow
-from tests.protocol.schedules import SCHEMA, Slice, batch
+from tests.protocol.schedules import SCHEMA, Slice, batch, cancel
 
 if TYPE_CHECKING:
     from tests.protocol.schedules import Database
@@ -22,9 +22,9 @@ ONE = {"w"}
 otherwise = pytest.mark.parametrize("status", ["succeeded", "failed", "blocked"])
 
 
-async def cancel(db: Database, workflow_id: str, *, children: bool = True) -> dict[str, str]:
+async def cancel_in(db: Database, workflow_id: str, *, children: bool = True) -> dict[str, str]:
     """Asks for it; the ids that it was asked for, and how they stand."""
-    return {row["id"]: row["status"] for row in await workflow.cancel(db.admin, SCHEMA, workflow_id, children)}
+    return {row["id"]: row["status"] for row in await cancel(db.admin, workflow_id, children=children)}
 
 
 async def asked(db: Database) -> set[str]:
@@ -47,7 +47,7 @@ async def start_tree(db: Database, **parents: str | None) -> None:
 async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status: str) -> None:
     """Nor anything that comes with it, and the answer says why; its end as cancelled is written."""
     lease = await (await db.lease()).start("w", "other")
-    assert await cancel(db, "w") == {"w": "running"}
+    assert await cancel_in(db, "w") == {"w": "running"}
     for part in (Slice("w").end(status), Slice("w").record("a").values(0).end(status)):
         result = await lease.write(part)
         assert (result.leased, result.written, set(result.cancelled)) == (True, False, ONE)
@@ -64,7 +64,7 @@ async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, 
     """It commits after the statement has taken its snapshot, and before that has reached the row."""
     lease = await (await db.lease()).start("w")
     held = await db.connect(autocommit=False)
-    await workflow.cancel(held, SCHEMA, "w")
+    await cancel(held, "w")
     ending = asyncio.create_task(lease.write(Slice("w").end(status)))
     await db.waiting(lease.connection)
     await held.commit()
@@ -84,7 +84,7 @@ async def test_nothing_is_written_of_a_batch_whose_end_a_cancel_overtakes(db: Da
     rows = batch(Slice("w").record("a").values(0, 2).closed(2).end(), Slice("other").record("a"), starts=("new",))
     writing = asyncio.create_task(lease.send(rows))
     await db.waiting(lease.connection)
-    assert await cancel(db, "w") == {"w": "running"}
+    assert await cancel_in(db, "w") == {"w": "running"}
     await held.rollback()
     with pytest.raises(psycopg.errors.DivisionByZero):
         await writing
@@ -100,7 +100,7 @@ async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Dat
     await lease.connection.execute("BEGIN")
     assert (await lease.write(Slice("w").end())).written
     admin = await db.connect()
-    cancelling = asyncio.create_task(workflow.cancel(admin, SCHEMA, "w"))
+    cancelling = asyncio.create_task(cancel(admin, "w"))
     await db.waiting(admin)
     await lease.connection.execute("COMMIT")
     assert await cancelling == []
@@ -112,7 +112,7 @@ async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Dat
 async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
     """Whatever it writes; and a run that knows costs no second statement."""
     lease = await (await db.lease()).start("w", "other")
-    await cancel(db, "w")
+    await cancel_in(db, "w")
     result = await lease.write(Slice("w").record("a"))
     assert (result.written, set(result.cancelled)) == (True, ONE)
     result = await lease.write(Slice("w").values(0))
@@ -126,25 +126,25 @@ async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
     """As far as no generation between has ended: what that left running was meant to outlive it."""
     await start_tree(db, top=None, a="top", b="top", aa="a", aaa="aa", bb="b", other=None)
     await db.rows("UPDATE dbosflow.workflow SET status = 'succeeded' WHERE id = 'b'")
-    assert set(await cancel(db, "top")) == await asked(db) == {"top", "a", "aa", "aaa"}
+    assert set(await cancel_in(db, "top")) == await asked(db) == {"top", "a", "aa", "aaa"}
 
 
 async def test_a_child_that_nobody_has_begun_ends_with_the_request(db: Database) -> None:
     """At any depth; what has begun has an owner who ends it."""
     await start_tree(db, top=None, a="top", aa="a")
     await db.rows("UPDATE dbosflow.workflow SET epoch = 0, status = 'queued' WHERE id = 'aa'")
-    assert await cancel(db, "top") == {"top": "running", "a": "running", "aa": "cancelled"}
+    assert await cancel_in(db, "top") == {"top": "running", "a": "running", "aa": "cancelled"}
 
 
 async def test_the_children_may_be_left_as_they_are(db: Database) -> None:
     """Also by the owner, when it ends the parent; unless somebody asks for them, too, before or after."""
     await start_tree(db, p=None, c="p", q=None, d="q")
-    assert set(await cancel(db, "p", children=False)) == {"p"}
+    assert set(await cancel_in(db, "p", children=False)) == {"p"}
     assert await workflow.cancel_children(db.admin, SCHEMA, "p") == []
-    assert set(await cancel(db, "p")) == {"p", "c"}
-    await cancel(db, "q")
+    assert set(await cancel_in(db, "p")) == {"p", "c"}
+    await cancel_in(db, "q")
     await start_tree(db, later="q")
-    await cancel(db, "q", children=False)
+    await cancel_in(db, "q", children=False)
     assert {row["id"] for row in await workflow.cancel_children(db.admin, SCHEMA, "q")} == {"d", "later"}
 
 
@@ -157,11 +157,11 @@ async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(
 async def test_a_cancel_outlives_the_owner(db: Database) -> None:
     """Each later owner learns of it with its claim, and the request is not withdrawn by a second one."""
     lease = await (await db.lease()).start("w")
-    await cancel(db, "w")
+    await cancel_in(db, "w")
     (at,) = await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow")
     await db.reclaim(lease)
     await db.requeue()
     (claimed,) = await (await db.lease()).claim()
     assert claimed.cancel_request is not None
-    assert await cancel(db, "w") == {"w": "running"}
+    assert await cancel_in(db, "w") == {"w": "running"}
     assert await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow") == [at]

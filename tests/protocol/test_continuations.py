@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from dbosflow._store import iteration, workflow
+from dbosflow._store import iteration
 from dbosflow._store.batch import is_durable
 from dbosflow._store.carried import Carried, ReadPlace, StreamPlace
-from tests.protocol.schedules import SCHEMA, Slice, batch
+from tests.protocol.schedules import SCHEMA, Slice, batch, cancel
 
 if TYPE_CHECKING:
     from tests.protocol.schedules import Database
@@ -45,7 +45,7 @@ async def test_a_continuation_is_written_with_all_that_came_before_it(db: Databa
 async def test_none_is_written_once_a_cancel_stands(db: Database) -> None:
     """Nor anything that comes with it; the rest of the statement goes without it, and the end as cancelled follows."""
     lease = await (await db.lease()).start("w", "other")
-    await workflow.cancel(db.admin, SCHEMA, "w")
+    await cancel(db.admin, "w")
     result = await lease.write(Slice("w").record("a").continued(1, seq=1), Slice("other").record("b"))
     assert (result.leased, result.written, set(result.cancelled)) == (True, False, {"w"})
     assert await db.stored("w") == (set(), [])
@@ -58,7 +58,7 @@ async def test_a_cancel_in_the_same_instant_comes_first(db: Database) -> None:
     """It commits after the statement has taken its snapshot, and before that has reached the row."""
     lease = await (await db.lease()).start("w")
     held = await db.connect(autocommit=False)
-    await workflow.cancel(held, SCHEMA, "w")
+    await cancel(held, "w")
     continuing = asyncio.create_task(lease.write(Slice("w").continued(1)))
     await db.waiting(lease.connection)
     await held.commit()
@@ -73,7 +73,7 @@ async def test_a_cancel_behind_it_is_there_for_the_next_iteration(db: Database) 
     lease = await (await db.lease()).start("w")
     await lease.connection.execute("BEGIN")
     await lease.write(Slice("w").continued(1))
-    cancelling = asyncio.create_task(workflow.cancel(db.admin, SCHEMA, "w"))
+    cancelling = asyncio.create_task(cancel(db.admin, "w"))
     await db.waiting(db.admin)
     await lease.connection.execute("COMMIT")
     assert [row["status"] for row in await cancelling] == ["running"]

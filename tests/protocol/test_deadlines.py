@@ -11,7 +11,7 @@ from dbosflow._store import workflow
 from dbosflow._store.cancel_request import CANCELLED, CancelRequest
 from dbosflow.errors import WorkflowTimeoutError
 from dbosflow.failures import load_error
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, cancel
 
 if TYPE_CHECKING:
     import psycopg
@@ -139,14 +139,14 @@ async def test_of_a_cancel_and_a_deadline_the_first_one_counts(db: Database, fir
     await pass_deadline(db, "w")
     held, later = await db.connect(autocommit=False), await db.connect()
     if first == "cancel":
-        await workflow.cancel(held, SCHEMA, "w", reason="why")
+        await cancel(held, "w", reason="why")
         assert await expire(db) == {}
         await held.commit()
         assert await expire(db) == {}
         expected = CancelRequest("why")
     else:
         await expire(db, held)
-        waiting = asyncio.create_task(workflow.cancel(later, SCHEMA, "w", reason="why"))
+        waiting = asyncio.create_task(cancel(later, "w", reason="why"))
         await db.waiting(later)
         await held.commit()
         await waiting
@@ -158,9 +158,9 @@ async def test_a_cancel_keeps_its_first_reason(db: Database) -> None:
     """Also if the first one gave none."""
     lease = await (await db.lease()).start("w", "v")
     for reason in (None, "late"):
-        await workflow.cancel(db.admin, SCHEMA, "w", reason=reason)
+        await cancel(db.admin, "w", reason=reason)
     for reason in ("first", "late"):
-        await workflow.cancel(db.admin, SCHEMA, "v", reason=reason)
+        await cancel(db.admin, "v", reason=reason)
     found = await workflow.cancel_requests(db.admin, SCHEMA, lease.id)
     assert found == {"w": CANCELLED, "v": CancelRequest("first")}
 

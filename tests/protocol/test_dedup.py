@@ -12,7 +12,7 @@ from dbosflow._runtime.queues.deduplicator import answer_of
 from dbosflow._store import dedup, retention, waiter, workflow
 from dbosflow._store.start_options import Dedup, StartOptions
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease, cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -112,7 +112,7 @@ async def claims(lease: WorkerLease) -> None:
 
 
 async def is_cancelled(lease: WorkerLease) -> None:
-    assert len(await workflow.cancel(lease.connection, SCHEMA, "w")) == 1
+    assert len(await cancel(lease.connection, "w")) == 1
 
 
 async def expires(lease: WorkerLease) -> None:

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import pytest
 
-from dbosflow._store import waiter, workflow
+from dbosflow._store import waiter
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.waiter import Target, Waiting
 from dbosflow.types import WorkflowStatus
-from tests.protocol.schedules import SCHEMA, Database, Slice
+from tests.protocol.schedules import SCHEMA, Database, Slice, cancel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ async def test_a_cancel_that_commits_first_is_not_lost(db: Database, targets: tu
     """The suspension waits for the row, and then sees the request: the workflow is queued, to be ended by its owner."""
     lease = await (await db.lease()).start("w")
     cancelling = await db.connect(autocommit=False)
-    await workflow.cancel(cancelling, SCHEMA, "w")
+    await cancel(cancelling, "w")
     suspending = asyncio.ensure_future(lease.write(Slice("w").suspended(*targets, delay=1e6)))
     await db.waiting(lease.connection)
     await cancelling.commit()
@@ -68,7 +68,7 @@ async def test_a_cancel_that_comes_second_queues_the_workflow(db: Database) -> N
     suspending = await db.connect(autocommit=False)
     await lease.write(Slice("w").suspended(Target("child"), delay=1e6))
     await suspending.commit()
-    (row,) = await workflow.cancel(db.admin, SCHEMA, "w")
+    (row,) = await cancel(db.admin, "w")
     assert row["status"] == "queued"
     assert await waiters(db) == NOTHING
 
@@ -170,7 +170,7 @@ async def test_rows_of_a_workflow_that_was_cancelled_in_that_instant_are_swept_a
     suspending = asyncio.ensure_future(lease.write(part, Slice("x").record("a#0")))
     await db.waiting(lease.connection)
     other = await db.connect()
-    cancelling = asyncio.ensure_future(workflow.cancel(other, SCHEMA, "w"))
+    cancelling = asyncio.ensure_future(cancel(other, "w"))
     await db.waiting(other)
     await held.rollback()
     await suspending
@@ -219,7 +219,7 @@ async def test_the_clock_skips_what_a_canceller_holds_and_nothing_is_lost(db: Da
     lease = await (await db.lease()).start("w")
     await lease.write(Slice("w").suspended(delay=0.0))
     cancelling = await db.connect(autocommit=False)
-    await workflow.cancel(cancelling, SCHEMA, "w")
+    await cancel(cancelling, "w")
     assert await waiter.wake_due(db.admin, SCHEMA) == []
     await cancelling.commit()
     assert await status(db, "w") == "queued"
