@@ -69,9 +69,14 @@ async def somebody_waits(connection: AsyncConnection[Any], schema: str) -> bool:
     return bool(waits)
 
 
-async def wake_by_topic(connection: AsyncConnection[Any], schema: str, topics: Sequence[str]) -> list[str]:
-    """Queues up to ``MOST`` workflows that wait for these topics; returns the queue of each."""
-    return _queues(await fetch_hot(connection, schema, _TABLE, "wake_by_topic", topics=topics, limit=MOST))
+async def wake_by_topic(connection: AsyncConnection[Any], schema: str, topics: Sequence[str]) -> tuple[list[str], bool]:
+    """Queues up to ``MOST`` workflows that wait for these topics.
+
+    Returns the queue of each, and whether any is left: there are more, or somebody else holds its row.
+    """
+    rows = await fetch_hot(connection, schema, _TABLE, "wake_by_topic", topics=topics, limit=MOST)
+    queues = _queues(rows)
+    return [queue for queue in queues if queue is not None], None in queues
 
 
 async def wake(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> list[str]:
@@ -155,5 +160,5 @@ async def statuses(connection: AsyncConnection[Any], schema: str, ids: Sequence[
     return {workflow_id: WorkflowStatus(status) for workflow_id, status in rows}
 
 
-def _queues(rows: list[list[Any]]) -> list[str]:
+def _queues(rows: list[list[Any]]) -> list[Any]:
     return [queue for (queue,) in rows]

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from dbosflow import (
@@ -33,6 +34,7 @@ from dbosflow._runtime.execution import suspender
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.wakeups.waker import Waker
+from dbosflow._store import waiter
 from dbosflow._store.notify import DEATH_TOPIC
 from dbosflow.errors import StreamTimeoutError
 from tests.behaviour.ledger import entries, note
@@ -40,7 +42,9 @@ from tests.behaviour.tables import rows
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from psycopg import AsyncConnection
 
 SOON = 0.02
 PATIENCE = 60.0
@@ -396,6 +400,30 @@ def test_what_comes_while_a_suspension_is_on_its_way_is_found_by_a_second_look(
     engine.write_stream(handle.workflow_id, "chat", "news")
     go_on.set()
     assert handle.result(timeout=PATIENCE) == ["news"]
+
+
+def test_who_is_held_by_another_statement_is_woken_behind_that(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an unpinning: it has brought nothing, and wakes nobody."""
+    looks: list[bool] = []
+    wake = waiter.wake_by_topic
+
+    async def looking(connection: AsyncConnection[Any], schema: str, topics: Sequence[str]) -> tuple[list[str], bool]:
+        woken = await wake(connection, schema, topics)
+        looks.append(woken[1])
+        return woken
+
+    monkeypatch.setattr(suspender.Suspender, "_look_again", _nothing)
+    monkeypatch.setattr(waiter, "wake_by_topic", looking)
+    with Engine(database_url, suspend_after=SOON, safety_poll=3600) as engine:
+        handle = engine.start(reader, 1)
+        eventually(lambda: is_waiting(handle))
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT FROM dbosflow.workflow WHERE id = %s FOR UPDATE", (handle.workflow_id,))
+            engine.write_stream(handle.workflow_id, "chat", "news")
+            eventually(lambda: True in looks)
+        assert handle.result(timeout=PATIENCE) == ["news"]
 
 
 @pytest.mark.usefixtures("only_sweeps")

@@ -48,7 +48,9 @@ class Suspensions(Workflows):
     def hint(self, chosen: set[str]) -> None:
         """A process that has brought the ends of these, or believes so, wakes who waits for them."""
         expected = [one for one, row in self.model.items() if row.awaits & chosen]
-        woken = self.run(waiter.wake_by_topic(self.db.admin, SCHEMA, [workflow_topic(one) for one in sorted(chosen)]))
+        woken, _ = self.run(
+            waiter.wake_by_topic(self.db.admin, SCHEMA, [workflow_topic(one) for one in sorted(chosen)])
+        )
         assert len(woken) == len(expected)
         self._wake(expected)
 

@@ -100,7 +100,8 @@ async def _suspended(session: Session, world: World) -> Any:
 
 
 async def _woken(session: Session, _: World) -> Any:
-    return await waiter.wake_by_topic(session, SCHEMA, [workflow_topic("w"), workflow_topic("e")])
+    woken, _is_left = await waiter.wake_by_topic(session, SCHEMA, [workflow_topic("w"), workflow_topic("e")])
+    return woken
 
 
 async def _woken_in_time(session: Session, _: World) -> Any:

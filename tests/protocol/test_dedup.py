@@ -282,12 +282,12 @@ async def test_who_waits_for_the_end_of_another_is_queued_by_that_alone(db: Data
     await start(db.admin, row("a"))
     assert [one.id for one in await lease.claim()] == ["a"]
     assert await start(db.admin, row("b", "cancel_running")) == "b"
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, ["wa"]) == []
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, ["wa"]) == ([], False)
     page = await waiter.page(db.admin, SCHEMA, ("", ""))
     assert [one.workflow_id for one in page.waiting] == ["b"]
     assert await waiter.with_news(db.admin, SCHEMA, page.waiting) == set()
     assert await waiter.in_circles(db.admin, SCHEMA, page.waiting) == set()
     assert (await lease.write(Slice("a").end("cancelled"))).written
     assert await waiter.with_news(db.admin, SCHEMA, page.waiting) == {"b"}
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, ["wa"]) == [""]
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, ["wa"]) == ([""], False)
     assert (await statuses(db))["b"] == "queued"

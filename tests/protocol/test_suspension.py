@@ -97,7 +97,7 @@ async def test_an_end_before_the_suspension_is_found_by_the_second_look(db: Data
     """Its waker has found nobody: only a look after the commit can."""
     lease = await (await db.lease()).start("w", "child")
     await lease.write(Slice("child").end())
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("child")]) == []
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("child")]) == ([], False)
     await lease.write(Slice("w").suspended(Target("child")))
     assert await waiter.with_news(db.admin, SCHEMA, [Waiting("w", Target("child"))]) == {"w"}
     assert await waiter.wake(db.admin, SCHEMA, ["w"]) == [""]
@@ -112,9 +112,9 @@ async def test_what_commits_after_the_suspension_finds_the_waiter(db: Database) 
     assert await waiter.with_news(db.admin, SCHEMA, look) == set()
     await lease.write(Slice("child").values(1))
     assert await waiter.with_news(db.admin, SCHEMA, look) == {"w"}
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == [""]
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == ([""], False)
     assert await waiters(db) == NOTHING
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == []
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == ([], False)
 
 
 async def test_the_sweep_finds_who_has_news_and_nobody_else(db: Database) -> None:
@@ -226,15 +226,15 @@ async def test_the_clock_skips_what_a_canceller_holds_and_nothing_is_lost(db: Da
 
 
 async def test_wakers_with_different_topics_never_wait_for_one_another(db: Database) -> None:
-    """Each takes what it can get; between them they wake all."""
+    """Each takes what it can get, and is told of the rest; between them they wake all."""
     names = [f"w{number}" for number in range(20)]
     lease = await (await db.lease()).start(*names)
     await lease.write(*(Slice(name).suspended(Target("a"), Target("b")) for name in names))
-    first, second = await db.connect(autocommit=False), await db.connect(autocommit=False)
-    some = await waiter.wake_by_topic(first, SCHEMA, [workflow_topic("a")])
-    assert await waiter.wake_by_topic(second, SCHEMA, [workflow_topic("b")]) == []
-    await first.commit()
-    await second.commit()
+    first, second = await db.connect(), await db.connect()
+    await first.execute("BEGIN")
+    some, _ = await waiter.wake_by_topic(first, SCHEMA, [workflow_topic("a")])
+    assert await waiter.wake_by_topic(second, SCHEMA, [workflow_topic("b")]) == ([], True)
+    await first.execute("COMMIT")
     assert len(some) == len(names)
     assert await waiters(db) == NOTHING
 
@@ -246,7 +246,7 @@ async def test_a_waker_with_an_old_snapshot_wakes_a_workflow_that_waits_again(db
     assert await waiter.wake(db.admin, SCHEMA, ["w"]) == [""]
     (claimed,) = await lease.claim()
     await lease.write(Slice("w", claimed.epoch).suspended(Target("a"), Target("b")))
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("b")]) == [""]
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("b")]) == ([""], False)
     assert await db.workflow("w") == ("queued", None, 2)
 
 
@@ -283,7 +283,7 @@ async def test_of_two_readers_of_one_stream_the_one_ahead_may_have_news_alone(
         value.blocks = [value.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1", producer_seq=1)]
     await lease.write(value)
     assert await news_of(db) == {"w"}
-    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == [""]
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == ([""], False)
     assert await waiters(db) == NOTHING
 
 

@@ -33,6 +33,8 @@ _LOOK_EVERY = 5.0
 """Seconds for which it is believed that somebody waits, once that was so."""
 _PAUSE = 0.005
 """Seconds between two statements: under load the topics of many commits share one."""
+_BUSY_PAUSE = 0.05
+"""Seconds until the next look at rows that other statements hold."""
 
 
 class Waker(Service):
@@ -111,10 +113,13 @@ class Waker(Service):
         return bool(self._topics) or self._looked != self._heard
 
     async def _wake(self, topics: list[str]) -> None:
-        woken = waiter.MOST
-        while woken == waiter.MOST:
+        is_left = True
+        while is_left:
             async with self._session.turn() as connection:
-                queues = await waiter.wake_by_topic(connection, self._schema, topics)
-            woken = len(queues)
+                queues, is_left = await waiter.wake_by_topic(connection, self._schema, topics)
             if queues:
                 self._announce(map(queue_topic, set(queues)))
+            elif is_left:  # others hold the rows: an unpinning, or another waker
+                self._topics = dict.fromkeys(topics) | self._topics
+                await asyncio.sleep(_BUSY_PAUSE)
+                return

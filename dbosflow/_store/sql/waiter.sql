@@ -38,11 +38,12 @@ WHERE w.status IS NULL OR w.status IN ('succeeded', 'failed', 'cancelled') OR r.
 -- name: statuses
 SELECT id, status FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
--- name: wake_by_topic (what the hints of a commit are about; of many waiters only some, so the caller asks again)
+-- name: wake_by_topic (what the hints of a commit are about; of many waiters only some, and none that somebody else holds, which
+-- may be to change it: if any is left, there is a row without a queue, and the caller asks again)
 -- A hint need not be about an end, and who looks anew waits again. A workflow that never ran cannot look: it waits for the
 -- end of another one, which took its key before (see dedup.sql), and is queued only if that has ended.
 -- Indexes: waiter_topic, the primary keys.
-WITH due AS MATERIALIZED (
+WITH found AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
     WHERE w.id = ANY(ARRAY(
@@ -56,16 +57,24 @@ WITH due AS MATERIALIZED (
           SELECT FROM dbosflow.waiter x
           CROSS JOIN LATERAL (SELECT t.status FROM dbosflow.workflow t WHERE t.id = x.target_id OFFSET 0) AS t
           WHERE x.workflow_id = w.id AND t.status NOT IN ('succeeded', 'failed', 'cancelled')))
+), due AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(ARRAY(SELECT id FROM found)) AND w.status IS NOT DISTINCT FROM 'waiting'
     ORDER BY w.id
     LIMIT :limit::integer
     FOR NO KEY UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
+), woken AS (
+    UPDATE dbosflow.workflow w SET status = 'queued', error = NULL  -- of one that was put off: see workflow.sql
+    FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
+    WHERE w.id = d.id
+    RETURNING w.queue
 )
-UPDATE dbosflow.workflow w SET status = 'queued', error = NULL  -- of one that was put off: see workflow.sql
-FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
-WHERE w.id = d.id
-RETURNING w.queue;
+SELECT queue FROM woken
+UNION ALL
+SELECT NULL WHERE (SELECT count(*) FROM found) > (SELECT count(*) FROM due);
 
 -- name: wake (workflows for which there is news)
 WITH due AS MATERIALIZED (
