@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -11,6 +12,7 @@ from dbosflow.comparison import Absent
 if TYPE_CHECKING:
     from dbosflow.comparison import Difference
 
+_UNEXPECTED = re.compile(r"^PydanticSerializationUnexpectedValue\((.*?) - serialized value may not be as expected")
 TELL_MORE = "Declare its type by an annotation that says what it is, or return what JSON has a word for"
 
 
@@ -48,6 +50,16 @@ def advice(found: Difference) -> str:
     )
 
 
-def with_mistake(reason: str) -> str:
-    """Pydantic's reason for a refusal, and the mistake behind it, if it tells which."""
+def in_plain_words(error: str) -> str:
+    """Pydantic's first reason for a refusal, without any value, and with the mistake if it tells which.
+
+    The text of a value may be anything: what stands between the first value and the last type is left out.
+    """
+    reason = error.removeprefix("Pydantic serializer warnings:").strip()
+    first, _, rest = reason.partition("input_value=")
+    _, is_there, last_type = rest.rpartition(", input_type=")
+    if is_there:
+        more = "and more, the last with " if "input_value=" in rest else ""
+        first = _UNEXPECTED.sub(r"\1", first)
+        reason = f"{first}{more}input_type={last_type.rstrip('])')}]"
     return f"{reason}: an `await` is missing" if "<class 'coroutine'>" in reason else reason

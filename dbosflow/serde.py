@@ -21,7 +21,7 @@ from pydantic import PydanticUserError, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 from typing_extensions import TypedDict
 
-from dbosflow.advice import TELL_MORE, advice, with_mistake, would_come_back
+from dbosflow.advice import TELL_MORE, advice, in_plain_words, would_come_back
 from dbosflow.comparison import Comparison
 from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
@@ -45,7 +45,6 @@ _BRIEF = 200
 """Characters of a value in a message: two lines, by which one knows it."""
 _SPACE = re.compile(r"\s*")
 _parse = json.JSONDecoder().raw_decode
-_INPUT = re.compile(r"input_value=.*, input_type=", re.DOTALL)
 _FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
 _FAITHFUL[Any] = tuple(_FAITHFUL)
 """Annotations, and the exact types whose values a round trip under the annotation returns unchanged."""
@@ -258,7 +257,7 @@ class Codec(Generic[T]):
             places = error.errors(include_url=False, include_input=False, include_context=False)[:3]
             reason = "; ".join(" ".join(filter(None, [".".join(map(str, one["loc"])), one["msg"]])) for one in places)
         else:
-            reason = with_mistake(_INPUT.sub("input_type=", str(error)) or _DEPTH_HINT)
+            reason = in_plain_words(str(error)) or _DEPTH_HINT
         return SerializationError(f"{self.what} cannot be carried as JSON under its type {self.shown}: {reason}")
 
 

@@ -167,6 +167,22 @@ class Caching(BaseModel):
         return self.a * 2
 
 
+class Both(BaseModel):
+    """A model of two types."""
+
+    x: int
+    y: str
+
+
+class Tricky(str):
+    """A value that prints like one of pydantic's errors."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "hunter2, input_type=hunter2])"
+
+
 class Measured(BaseModel):
     """A model of a float."""
 
@@ -499,7 +515,22 @@ REFUSED: dict[str, tuple[Any, Callable[[], Any], str]] = {
     "not finite, inside": (Any, lambda: {"a": float("inf")}, "Infinity"),
     "not finite, in a model": (Measured, lambda: Measured(size=float("-inf")), "Infinity"),
     "greater than any parser": (Any, lambda: 10**4300, "4300 digits"),
-    "another type": (int, lambda: "seven", "Expected `int`"),
+    "another type": (int, lambda: "seven", r"type int: Expected `int` \[input_type=str\]$"),
+    "another type, inside": (
+        Measured,
+        lambda: Measured.model_construct(size="a"),
+        r": Expected `float` \[field_name='size', ",
+    ),
+    "others of another type": (
+        Both,
+        lambda: Both.model_construct(x=Tricky(), y=1),
+        r": Expected `int` \[field_name='x', and more, the last with input_type=int\]$",
+    ),
+    "a value like a type": (
+        Both,
+        lambda: Both.model_construct(x=Tricky(), y="b"),
+        r"\[field_name='x', input_type=Tricky\]$",
+    ),
     "no JSON": (Any, object, "Unable to serialize"),
     "not awaited": (Any, not_awaited, "coroutine.*an `await` is missing"),
     "not awaited, inside": (dict[str, int], lambda: {"a": not_awaited()}, "an `await` is missing"),
