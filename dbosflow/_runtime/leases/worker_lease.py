@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dbosflow._store.worker import Served
     from dbosflow.config import Settings
 
-logger = logging.getLogger("dbosflow.lane")
+logger = logging.getLogger("dbosflow.leases")
 
 
 class _Turns(asyncio.Lock):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.outside_writer import StreamKey
     from dbosflow.config import Settings
 
-logger = logging.getLogger("dbosflow.appender")
+logger = logging.getLogger("dbosflow.inputs")
 
 _REMEMBERED = 10_000
 """Streams whose size is remembered, to refuse writes over a limit early; the statement checks them anyway."""
@@ -35,7 +35,7 @@ class InputWriter(OutsideWriter[Appended]):
     def __init__(
         self, pool: AsyncConnectionPool[Any], settings: Settings, announce: Callable[[Iterable[str]], None]
     ) -> None:
-        super().__init__("appender", pool, settings, announce)
+        super().__init__("input writer", pool, settings, announce)
         self._seen: dict[StreamKey, Seen] = {}
         """How much was written lately to streams that have a limit."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BLOCK_VALUES = 64
 """Messages in a block at most: the newest block of an inbox stays, however much of it was received."""
 
-logger = logging.getLogger("dbosflow.appender")
+logger = logging.getLogger("dbosflow.messages")
 
 
 class MessageWriter(OutsideWriter[Sent]):
