@@ -37,7 +37,7 @@ def test_a_name_is_enough(client: Engine, engine: Engine, execute: Callable[...,
     assert handle.result(timeout=60) == "-10 2026"
     assert [info.id for info in client.workflows.iterate(WorkflowFilter(attributes={"a": 1}))] == ["w"]
     with pytest.raises(WorkflowConflictError):
-        client.workflows.start("another", workflow_id="w")
+        client.workflows.start("a name that nobody knows", workflow_id="w")
 
 
 def test_code_that_is_not_here_is_not_needed(client: Engine) -> None:

@@ -135,7 +135,7 @@ def test_a_workflow_is_started_by_its_name(command: Command, database_url: str) 
     assert "timeout=-1.0 must be" in command("start", *limited, "-1")[2]
     assert command("start", "managed by command", "--args", "[1]")[0] == 1
     assert command("start", "managed by command", "--args", "{")[2].startswith("dbosflow: --args is no JSON")
-    status, _, err = command("start", "another", "--workflow-id", "w")
+    status, _, err = command("start", "a name that nobody knows", "--workflow-id", "w")
     assert (status, "belongs to workflow 'managed by command'" in err) == (1, True)
     eventually(lambda: command("delete", "w")[0] == 0)
 
