@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow import Engine, Queue, step, workflow, write_stream_async
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._store import waiting
 from dbosflow._store import workflow as store
+from dbosflow._store.notify import limits_topic
 from tests.behaviour.tables import disorder
 from tests.support import eventually_async
 
@@ -153,6 +154,38 @@ async def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monke
         assert most <= CONCURRENCY
         epochs = sorted([(await handle.info_async()).epoch for handle in handles])
         assert epochs == [1] * (6 - lost) + [2] * lost
+
+
+async def test_others_hear_of_room_in_a_queue_though_the_look_for_it_has_failed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that made the room cannot use it, and only it knows that there was none before."""
+    failures, announced = list[int](), list[str]()
+
+    async with worker(database_url, safety_poll=3600.0) as engine:
+        await engine.queues.apply_async(Queue("q", concurrency=1))
+        handle, *_ = await enqueue(engine, 1)
+        await eventually_async(lambda: running == {0})
+        with psycopg.connect(database_url) as session:
+            session.execute(
+                """INSERT INTO dbosflow.workflow (id, name, status, queue, input)
+                   VALUES ('w', 'other', 'queued', 'q', '{}')"""
+            )
+        limits: Any = engine._core.executor._claimers[-1]._limits
+        claim = limits.claim
+
+        async def fail(*args: Any, freed: int, **which: Any) -> Any:
+            if freed and not failures:
+                failures.append(freed)
+                raise psycopg.OperationalError("lost")
+            return await claim(*args, freed=freed, **which)
+
+        monkeypatch.setattr(limits, "_announce", announced.extend)
+        monkeypatch.setattr(limits, "claim", fail)
+        go_on.set()
+        assert await handle.result_async(60) == 0
+        await eventually_async(lambda: announced == [limits_topic("q")])
+        assert failures == [1]
 
 
 async def test_what_was_claimed_and_not_launched_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,11 +193,11 @@ class Claimer(Service):
         async with self._journal.connection() as connection:
             worker_id, limits = self._lease.id, self._limits
             if await limits.look(connection):
-                freed = self._slots.take_freed()
+                freed = self._slots.were_freed
                 found = await limits.claim(connection, worker_id, freed=freed, limit=limit, **which)
                 self._slots_taken(self.queue, all_of_them=limits.is_full)
-                if limits.is_busy:
-                    self._slots.were_freed += freed
+                if not limits.is_busy:
+                    self._slots.were_freed -= freed
                 if found is not None:
                     return found
             claimed = await workflow.claim(

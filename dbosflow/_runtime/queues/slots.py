@@ -146,11 +146,6 @@ class QueueSlots:
         for claimer in self.claimers:
             claimer.look_for_more()
 
-    def take_freed(self) -> int:
-        """How many runs are over since the last call."""
-        freed, self.were_freed = self.were_freed, 0
-        return freed
-
 
 def slots_of(serving: Serving, version: str | None) -> Iterator[tuple[str, QueueSlots]]:
     """The queues that a worker claims from, each with its slots.
