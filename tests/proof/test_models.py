@@ -166,7 +166,7 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "f.priority, f.created_at, f.id ROWS",
         "f.priority DESC, f.created_at, f.id ROWS",
     ),
-    "no limit": ("queue", "claim", "claim", "LIMIT %(limit)s::integer\n        FOR UPDATE", "FOR UPDATE"),
+    "no limit": ("queue", "claim", "claim", "LIMIT %(limit)s::integer\n        FOR NO KEY UPDATE", "FOR NO KEY UPDATE"),
     "no limit of several names": ("queue", "claim", "claim", "LIMIT %(limit)s::integer\n)", ")"),
 }
 
