@@ -65,7 +65,7 @@ class Injection:
         self._wrap(message, "send", lambda connection, schema, rows, **_: of_send(rows))
         self._wrap(message, "resolve", lambda connection, schema, values: of_answer(values))
         self._wrap(workflow, "enqueue", lambda connection, schema, rows: (Point("start", r.workflow_id) for r in rows))
-        self._wrap(workflow, "cancel", lambda connection, schema, one, *_: [Point("cancel", one)])
+        self._wrap(workflow, "cancel_many", lambda connection, schema, ids, **_: (Point("cancel", one) for one in ids))
         self._wrap(
             workflow, "cancel_children", lambda connection, schema, parent, *_: [Point("cancel", parent, "children")]
         )
