@@ -77,7 +77,7 @@ class WorkerLease:
         self.deadline = 0.0
         """When the lease ends at the latest, by this process's monotonic clock."""
         self._late: list[Callable[[], object]] = []
-        """Calls whoever waits for the next renewal. The renewer's thread takes the list, and leaves a new one."""
+        """Calls whoever waits for the next renewal. The renewer's thread takes them one by one: none is lost."""
         self.serves: Callable[[], Served | None] = lambda: None
         """What the worker serves now, for its row."""
         self.served: Served | None = None
@@ -123,9 +123,8 @@ class WorkerLease:
     def renewed(self, sent_at: float) -> None:
         """The row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
         self.deadline = sent_at + self._settings.lease
-        late, self._late = self._late, []
-        for call in late:
-            call()
+        while self._late:
+            self._late.pop()()
 
     def when_in_time(self, callback: Callable[[], None]) -> None:
         """Calls ``callback`` once on the running loop, after the next renewal or at once if that has come meanwhile."""

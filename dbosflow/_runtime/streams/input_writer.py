@@ -35,7 +35,7 @@ class InputWriter(OutsideWriter[Appended]):
     def __init__(
         self, pool: AsyncConnectionPool[Any], settings: Settings, announce: Callable[[Iterable[str]], None]
     ) -> None:
-        super().__init__("input writer", pool, settings, announce)
+        super().__init__("inputs", pool, settings, announce)
         self._seen: dict[StreamKey, Seen] = {}
         """How much was written lately to streams that have a limit."""
 
